@@ -1,0 +1,1 @@
+"""GenTron: diffusion transformers for text-to-image and text-to-video."""
