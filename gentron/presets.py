@@ -1,0 +1,61 @@
+"""Named configurations as functions, to be varied with `dataclasses.replace`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from gentron.model import GenTronConfig
+
+# Models
+
+
+def mini() -> GenTronConfig:
+    """The bundled model of the shapes world: 64 px pictures as 16x16 latents, 16 image tokens."""
+    return GenTronConfig(
+        hidden_size=256,
+        depth=6,
+        num_heads=8,
+        patch_size=4,
+        sample_size=16,
+        in_channels=4,
+        clip_width=128,
+        t5_width=128,
+        pooled_width=128,
+    )
+
+
+def xl_2() -> GenTronConfig:
+    """GenTron-XL/2: 930.0M parameters in the paper, 927.7M here."""
+    return GenTronConfig(hidden_size=1152, depth=28, num_heads=16)
+
+
+def g_2() -> GenTronConfig:
+    """GenTron-G/2: 3083.8M parameters in the paper, 3081.5M here."""
+    return GenTronConfig(hidden_size=1664, depth=48, num_heads=16)
+
+
+def s_2() -> GenTronConfig:
+    """DiT's S/2 depth, width and heads with GenTron's text conditioning."""
+    return GenTronConfig(hidden_size=384, depth=12, num_heads=6)
+
+
+def b_2() -> GenTronConfig:
+    """DiT's B/2 depth, width and heads with GenTron's text conditioning."""
+    return GenTronConfig(hidden_size=768, depth=12, num_heads=12)
+
+
+def l_2() -> GenTronConfig:
+    """DiT's L/2 depth, width and heads with GenTron's text conditioning."""
+    return GenTronConfig(hidden_size=1024, depth=24, num_heads=16)
+
+
+PRESETS: dict[str, Callable[[], GenTronConfig]] = {
+    "mini": mini,
+    "s2": s_2,
+    "b2": b_2,
+    "l2": l_2,
+    "xl2": xl_2,
+    "g2": g_2,
+}
+
+# Training recipes
