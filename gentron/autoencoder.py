@@ -121,6 +121,6 @@ def random_autoencoder(
     """An untrained autoencoder of Stable Diffusion's architecture."""
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
-    vae: nn.Module = AutoencoderKL(**SD_AUTOENCODER)
+    vae: Any = AutoencoderKL(**SD_AUTOENCODER)
     vae = vae.to(dtype)
     return Autoencoder(vae.eval().requires_grad_(False)).to(device)

@@ -379,7 +379,7 @@ def random_clip(*, device: torch.device | str = "cpu", dtype: torch.dtype = torc
     """An untrained CLIP-L text tower (123M parameters) with a HashTokenizer."""
     from transformers import CLIPTextConfig, CLIPTextModel
 
-    model: nn.Module = CLIPTextModel(CLIPTextConfig(**CLIP_L))
+    model: Any = CLIPTextModel(CLIPTextConfig(**CLIP_L))
     model = model.to(device=device, dtype=dtype)
     tokenizer = HashTokenizer(
         CLIP_L["vocab_size"],
@@ -399,7 +399,7 @@ def random_t5(*, device: torch.device | str = "cpu", dtype: torch.dtype = torch.
 
     _check_t5_dtype(dtype)
     with torch.device("meta"):
-        model: nn.Module = T5EncoderModel(T5Config(**T5_XXL))
+        model: Any = T5EncoderModel(T5Config(**T5_XXL))
     assert not list(model.buffers()), "a buffer would be left unset by to_empty"
     model = model.to(dtype).to_empty(device=device)
     with torch.no_grad():
