@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal, NamedTuple, get_args
@@ -14,6 +15,9 @@ from torch import Tensor
 
 PredictionType = Literal["epsilon", "v_prediction"]
 Spacing = Literal["trailing", "leading", "linspace"]
+
+Denoiser = Callable[[Tensor, Tensor], Tensor]
+"""(latents (B, ...), timestep 0-dim or (B,) int64) -> model_output (B, ...); the text is inside."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,6 +140,24 @@ class X0AndEpsilon(NamedTuple):
     pred_epsilon: Tensor
 
 
+def read_model_output(
+    model_output: Tensor,
+    noisy_latents: Tensor,
+    signal: Tensor | float,
+    sigma: Tensor | float,
+    prediction_type: PredictionType,
+) -> X0AndEpsilon:
+    """The x0 and the noise that a model output stands for, where x_t = signal * x0 + sigma * epsilon.
+
+    An epsilon output says little about x0 where there is little signal: its error grows by sigma / signal.
+    """
+    if prediction_type == "epsilon":
+        return X0AndEpsilon((noisy_latents - sigma * model_output) / signal, model_output)
+    pred_x0 = signal * noisy_latents - sigma * model_output
+    pred_epsilon = sigma * noisy_latents + signal * model_output
+    return X0AndEpsilon(pred_x0, pred_epsilon)
+
+
 def pred_x0_and_epsilon(
     schedule: NoiseSchedule,
     model_output: Tensor,
@@ -146,18 +168,11 @@ def pred_x0_and_epsilon(
     """Read a model output as the data and the noise: the inverse of add_noise and target.
 
     model_output, noisy_latents: (B, ...).   timesteps: (B,), int64 in [0, num_train_timesteps).
-    Near the last timestep an epsilon output says little about x0: its error grows by sqrt((1 - ab_t) / ab_t).
     """
     check_prediction_type(schedule, prediction_type)
     signal, sigma = _signal_and_noise(schedule, timesteps, noisy_latents)
-    dtype = noisy_latents.dtype
-    if prediction_type == "epsilon":
-        return X0AndEpsilon(
-            ((noisy_latents - sigma * model_output) / signal).to(dtype), model_output.to(dtype)
-        )
-    pred_x0 = signal * noisy_latents - sigma * model_output
-    pred_epsilon = sigma * noisy_latents + signal * model_output
-    return X0AndEpsilon(pred_x0.to(dtype), pred_epsilon.to(dtype))
+    pred_x0, pred_epsilon = read_model_output(model_output, noisy_latents, signal, sigma, prediction_type)
+    return X0AndEpsilon(pred_x0.to(noisy_latents.dtype), pred_epsilon.to(noisy_latents.dtype))
 
 
 def check_num_inference_steps(schedule: NoiseSchedule, num_inference_steps: int) -> None:
