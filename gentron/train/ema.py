@@ -1,0 +1,21 @@
+"""The moving average of the weights, kept in fp32."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+
+def make_ema(model: nn.Module) -> nn.Module:
+    """A frozen fp32 copy of the model in eval mode."""
+    return copy.deepcopy(model).float().eval().requires_grad_(False)
+
+
+@torch.no_grad()
+def update_ema(ema: nn.Module, model: nn.Module, *, decay: float, non_finite: Tensor) -> None:
+    """ema <- decay * ema + (1 - decay) * weights; unchanged where non_finite (0-dim float) is 1."""
+    averages = list(ema.parameters())
+    weight = (1 - decay) * (1 - non_finite)
+    torch._foreach_lerp_(averages, list(model.parameters()), [weight] * len(averages))

@@ -1,0 +1,103 @@
+"""TrainRecipe: everything that decides what a training run computes (where it runs is a matter of flags)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from gentron.model import GenTronConfig
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainRecipe:
+    """Lengths and intervals are counted in images seen, so they survive a change of batch size."""
+
+    model: GenTronConfig
+    image_size: int
+    autoencoder: str
+    """Hub id or folder; "bundled:autoencoder" is the one inside the built-in mini checkpoint."""
+    clip: str | None
+    t5: str | None
+    clip_max_length: int = 77
+    t5_max_length: int = 120
+
+    prediction_type: Literal["epsilon", "v_prediction"] = "epsilon"
+    zero_terminal_snr: bool = False
+    timestep_sampling: Literal["uniform", "logit_normal_mix"] = "uniform"
+    """logit_normal_mix: sigmoid(mean + std * N(0, 1)), and uniform for a share of the samples."""
+    logit_normal_mean: float = 0.0
+    logit_normal_std: float = 0.7
+    uniform_share: float = 0.25
+    loss_weighting: Literal["none", "min_snr"] = "none"
+    min_snr_gamma: float = 5.0
+    inverse_alpha_bar_cap: float | None = None
+    """Epsilon only: weight times min(1 / alpha_bar, cap), the emphasis on high noise of the mini model."""
+
+    global_batch_size: int
+    micro_batch_size: int | None = None
+    """Samples per forward pass; None is the whole batch. It changes rounding, not the data."""
+    total_images: int
+    learning_rate: float = 1e-4
+    lr_schedule: Literal["constant", "cosine"] = "constant"
+    warmup_images: int = 0
+    weight_decay: float = 0.0
+    grad_clip: float = 1.0
+    ema_decay: float | None = 0.9999
+    """Per step. None: use ema_halflife_images."""
+    ema_halflife_images: int | None = None
+    caption_dropout: float = 0.1
+    precision: Literal["bf16", "fp32"] = "bf16"
+
+    pool_size: int = 100_000
+    """Scenes of the built-in world that are drawn and encoded once; a folder has its own size."""
+    validation_size: int = 128
+
+    log_every: int
+    validate_every: int
+    sample_every: int
+    checkpoint_every: int
+    sample_prompts: tuple[str, ...] = ()
+    sampler: str = "dpmpp_2m"
+    num_inference_steps: int = 20
+    guidance_scale: float = 4.0
+
+    def __post_init__(self) -> None:
+        for name in (
+            "global_batch_size", "total_images", "image_size", "pool_size", "validation_size",
+            "log_every", "validate_every", "sample_every", "checkpoint_every",
+        ):  # fmt: skip
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
+        micro = self.micro_batch_size
+        if micro is not None and (micro < 1 or self.global_batch_size % micro):
+            raise ValueError(
+                f"micro_batch_size must divide global_batch_size {self.global_batch_size}, got {micro}"
+            )
+        if not self.learning_rate > 0 or not self.grad_clip > 0:
+            raise ValueError(
+                f"learning_rate and grad_clip must be > 0, got {self.learning_rate} and {self.grad_clip}"
+            )
+        for name in ("caption_dropout", "uniform_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}")
+        if self.warmup_images < 0 or self.weight_decay < 0:
+            raise ValueError("warmup_images and weight_decay must be >= 0")
+        if (self.ema_decay is None) == (self.ema_halflife_images is None):
+            raise ValueError("give exactly one of ema_decay and ema_halflife_images")
+        if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
+            raise ValueError(f"ema_decay must be in [0, 1), got {self.ema_decay}")
+        if self.inverse_alpha_bar_cap is not None and self.prediction_type != "epsilon":
+            raise ValueError("inverse_alpha_bar_cap is a weight of the epsilon loss")
+        if self.zero_terminal_snr and self.prediction_type == "epsilon":
+            raise ValueError("zero_terminal_snr needs prediction_type v_prediction")
+
+    @property
+    def micro_batch(self) -> int:
+        return self.micro_batch_size or self.global_batch_size
+
+    @property
+    def ema_decay_per_step(self) -> float:
+        if self.ema_decay is not None:
+            return self.ema_decay
+        assert self.ema_halflife_images is not None
+        return 0.5 ** (self.global_batch_size / self.ema_halflife_images)
