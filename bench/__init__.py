@@ -1,0 +1,1 @@
+"""gentron-bench: measures any text-to-image system; only `bench.systems` knows how images were made."""

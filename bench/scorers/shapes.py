@@ -1,0 +1,563 @@
+"""The exact judge of the shapes world: finds the objects of a picture by rule and scores a description.
+
+No learned weights. A pixel is unmixed into colour, ink and background, which is exact for the world's own
+pictures: background and ink are grey, so the chroma of a pixel names its colour and measures how much of it
+there is, and the lightness that is left tells ink from background. Silhouettes of the world's eight shapes in
+two sizes are fitted to each colour over all positions at once; where objects meet, their shapes and textures
+are settled by rendering the few candidates and comparing. What fits nothing is reported as `unclear`, never
+guessed: an unclear attribute matches no asked one.
+
+Score of a picture, in [0, 1]:
+  objects_score = m / max(asked, detected), m the largest number of asked objects that can be paired one to
+  one with detected ones having all named attributes; what the description leaves open is not judged. A wrong
+  attribute gives nothing for that object, and every extra object lowers the score.
+  Without a relation the score is objects_score. With one it is objects_score times the grade of the relation
+  between its two objects, and 0 if either of them was not found.
+Grades: left of / right of / above / below: margin / 6 px clipped to [0, 1], where the margin is the distance
+  of the centres along the asked axis less that across it (the world asks for 8, a diagonal has 0).
+  touching: 1 if the silhouettes are at most 2 px apart and share at most a tenth of the smaller one.
+  inside: 1 if at least 0.9 of the first lies in the second. overlapping: 1 if the share of the smaller in the
+  other is from 0.1 to 0.88; who is in front is not judged.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cache
+from itertools import combinations
+
+import numpy as np
+from scipy import fft, ndimage
+
+from gentron.shapes.captions import Description, ObjectDescription
+from gentron.shapes.render import ink
+from gentron.shapes.scene import (
+    BACKGROUND,
+    CANVAS,
+    COLORS,
+    INK,
+    SHAPES,
+    SIZES,
+    SPATIAL,
+    TEXTURES,
+    SceneObject,
+    coverage,
+)
+
+# N pixels on a side (64), K templates (8 shapes x 2 sizes), P padded side, S side of a template.
+
+UNCLEAR = "unclear"
+JUDGE_VERSION = 1
+
+PAD = 4  # an object may stick out of the canvas by this many pixels
+PADDED = CANVAS + 2 * PAD
+COLORED = 0.4  # least share of colour in a pixel that says which colour it is
+SPECK = 10  # fewer pixels of a colour, counted in 2 x 2 blocks, are dirt and not an object
+CLEAR_FIT = 0.72  # least soft intersection over union of a picture's silhouette and a template's
+CLEAR_MARKS = 0.5  # least correlation of a texture's marks with the picture's ink
+OTHERS = 0.25  # weight of pixels that belong to another object: they may hide this one
+MAX_OBJECTS = 12  # a picture with more pieces than this is a failure whatever they are
+SMALL = np.ones((2, 2), bool)
+
+
+@dataclass(frozen=True, slots=True)
+class Detection:
+    """One object found; (x, y) is its centre in pixels, `mask` its silhouette (64, 64) bool, whole even where
+    another object covers it. Attributes that fit nothing are `unclear`."""
+
+    shape: str
+    color: str
+    texture: str
+    size: str
+    x: float
+    y: float
+    fit: float
+    mask: np.ndarray = field(repr=False, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """`score` in [0, 1], a sentence that says why, and the numbers behind it."""
+
+    score: float
+    reason: str
+    parts: dict[str, float]
+
+
+# ---- pixels ----------------------------------------------------------------------------------------------
+
+_NAMES = tuple(COLORS)
+_RGB = np.array(list(COLORS.values()), np.float32)
+# two axes across the grey diagonal: what is left of a colour when its grey part is taken away
+_CHROMA = np.array([[1, -0.5, -0.5], [0, 3**0.5 / 2, -(3**0.5) / 2]], np.float32).T * (2 / 3) ** 0.5
+_HUES = (_RGB - np.float32(BACKGROUND[0])) @ _CHROMA
+_STRENGTHS = np.linalg.norm(_HUES, axis=1)
+_LIGHTS = _RGB.mean(1)
+_PAPER = float(np.mean(BACKGROUND))
+_DARK = float(np.mean(INK))
+
+
+@dataclass(frozen=True, slots=True)
+class _Pixels:
+    """Per pixel, (64, 64): index of the nearest hue, share of colour, share of ink."""
+
+    hue: np.ndarray
+    color: np.ndarray
+    ink: np.ndarray
+
+    @property
+    def alpha(self) -> np.ndarray:
+        return np.minimum(self.color + self.ink, 1)
+
+
+def _unmix(image: np.ndarray) -> _Pixels:
+    chroma = image.astype(np.float32) @ _CHROMA
+    along = chroma @ (_HUES / _STRENGTHS[:, None]).T  # (64, 64, 8)
+    hue = along.argmax(-1)
+    color = np.clip(along.max(-1) / _STRENGTHS[hue], 0, 1)
+    color[color < 0.12] = 0  # noise of the grey parts
+    missing = _PAPER - image.mean(-1, dtype=np.float32) - color * (_PAPER - _LIGHTS[hue])
+    marks = np.clip(missing / (_PAPER - _DARK), 0, 1)
+    marks[marks < 0.12] = 0
+    return _Pixels(hue, color, marks)
+
+
+def _present(pixels: _Pixels) -> dict[int, np.ndarray]:
+    """Colours that fill more than specks and seams, each with its mask (64, 64) bool."""
+    found = {}
+    for index in np.unique(pixels.hue[pixels.color > COLORED]):
+        mask = (pixels.hue == index) & (pixels.color > COLORED)
+        if _solid(mask) >= SPECK:
+            found[int(index)] = mask
+    return found
+
+
+def _solid(mask: np.ndarray) -> int:
+    """Pixels that lie in some full 2 x 2 block: the seam between two objects has nearly none."""
+    return int(ndimage.binary_opening(mask, SMALL).sum())
+
+
+def _owners(pixels: _Pixels, present: dict[int, np.ndarray]) -> np.ndarray:
+    """(64, 64) int: the colour each non-background pixel belongs to, that of the nearest coloured pixel;
+    -1 for background and for ink far from any colour."""
+    owner = np.full((CANVAS, CANVAS), -1)
+    if not present:
+        return owner
+    for index, mask in present.items():
+        owner[mask] = index
+    distance, nearest = ndimage.distance_transform_edt(owner < 0, return_indices=True)
+    owner = owner[tuple(nearest)]
+    owner[(distance > 4.5) | (pixels.alpha < 0.12)] = -1
+    return owner
+
+
+# ---- silhouettes -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Fit:
+    shape: str
+    size: str
+    top: int
+    left: int
+    gain: float
+
+    def paste(self) -> np.ndarray:
+        """(64, 64) float32 coverage, cut at the border."""
+        return _paste(coverage(self.shape, self.size), self.top, self.left)
+
+
+def _paste(alpha: np.ndarray, top: int, left: int) -> np.ndarray:
+    padded = np.zeros((PADDED, PADDED), np.float32)
+    padded[top + PAD : top + PAD + len(alpha), left + PAD : left + PAD + len(alpha)] = alpha
+    return padded[PAD:-PAD, PAD:-PAD]
+
+
+@cache
+def _templates() -> tuple[list[tuple[str, str]], np.ndarray, np.ndarray]:
+    """The K (shape, size) pairs and the conjugate spectra of their coverage and its square."""
+    keys = [(shape, size) for size in SIZES for shape in SHAPES]
+    stack = np.zeros((len(keys), PADDED, PADDED), np.float32)
+    for plane, key in zip(stack, keys, strict=True):
+        alpha = coverage(*key)
+        plane[: len(alpha), : len(alpha)] = alpha
+    return keys, np.conj(fft.rfft2(stack)), np.conj(fft.rfft2(stack**2))
+
+
+def _best_fit(target: np.ndarray, weight: np.ndarray) -> _Fit:
+    """The template that explains most: it maximises sum w (2 target cov - cov^2), by which the squared error
+    falls against drawing nothing, over all shapes, sizes and positions."""
+    keys, spectra, squares = _templates()
+    planes = np.zeros((2, PADDED, PADDED), np.float32)
+    planes[:, PAD:-PAD, PAD:-PAD] = 2 * weight * target, weight
+    product, price = fft.rfft2(planes)
+    gains = fft.irfft2(product * spectra - price * squares, (PADDED, PADDED))
+    best = None
+    for (shape, size), gain in zip(keys, gains, strict=True):
+        room = PADDED - SIZES[size] + 1
+        place = int(gain[:room, :room].argmax())
+        top, left = divmod(place, room)
+        if best is None or gain[top, left] > best.gain:
+            best = _Fit(shape, size, top - PAD, left - PAD, float(gain[top, left]))
+    assert best is not None
+    return best
+
+
+def _quality(target: np.ndarray, weight: np.ndarray, cover: np.ndarray) -> float:
+    """Soft intersection over union, within 3 pixels of the template."""
+    near = ndimage.maximum_filter(cover, 7) > 0
+    w, t, c = weight[near], target[near], cover[near]
+    return float((w * np.minimum(t, c)).sum() / max((w * np.maximum(t, c)).sum(), 1e-6))
+
+
+@dataclass(slots=True)
+class _Piece:
+    """A find before its texture is known. `fit` is None for a piece that fits no silhouette."""
+
+    color: int
+    quality: float
+    mask: np.ndarray
+    fit: _Fit | None
+
+
+def _pieces(index: int, mask: np.ndarray, pixels: _Pixels, owner: np.ndarray) -> list[_Piece]:
+    """Take template after template out of one colour's pixels until specks are left."""
+    target = np.where(owner == index, pixels.alpha, 0)
+    weight = np.where((owner >= 0) & (owner != index), np.float32(OTHERS), np.float32(1))
+    left, pieces = mask.copy(), []
+    while _solid(left) >= SPECK and len(pieces) < MAX_OBJECTS:
+        fit = _best_fit(target, weight)
+        cover = fit.paste()
+        quality = _quality(target, weight, cover)
+        if quality >= CLEAR_FIT and (left & (cover > 0.5)).sum() >= SPECK:
+            pieces.append(_Piece(index, quality, cover >= 0.5, fit))
+            gone = ndimage.maximum_filter(cover, 3) > 0
+        else:
+            gone = _largest(left, owner == index)
+            pieces.append(_Piece(index, quality, gone, None))
+        left &= ~gone
+        target = np.where(gone, 0, target)
+        weight = np.where(gone, np.float32(OTHERS), weight)
+    return pieces
+
+
+def _largest(mask: np.ndarray, body: np.ndarray) -> np.ndarray:
+    """The largest connected part of `body` (colour with its ink) that holds pixels of `mask`."""
+    labels, count = ndimage.label(body | mask, np.ones((3, 3)))
+    sizes = np.bincount(labels[mask], minlength=count + 1)
+    sizes[0] = 0
+    return labels == int(sizes.argmax())
+
+
+# ---- where objects meet ----------------------------------------------------------------------------------
+
+
+def _thing(fit: _Fit, color: int, texture: str) -> SceneObject:
+    half = SIZES[fit.size] // 2
+    return SceneObject(fit.shape, _NAMES[color], texture, fit.size, fit.left + half, fit.top + half)
+
+
+def _over(picture: np.ndarray, cover: np.ndarray, color: int, texture: str) -> np.ndarray:
+    marks = ink(texture)[..., None]
+    paint = _RGB[color] * (1 - marks) + np.array(INK, np.float32) * marks
+    return picture + (paint - picture) * cover[..., None]
+
+
+def _texture_guess(piece: _Piece, pixels: _Pixels, visible: np.ndarray) -> tuple[str, float]:
+    """The texture whose marks agree best with the ink in the visible part, and how well.
+
+    Marks may sit up to 2 pixels off the canvas grid: what is asked is the kind of texture, not its phase.
+    """
+    core = visible & (pixels.alpha > 0.6)
+    found = pixels.ink[core]
+    if found.size < 8:
+        return UNCLEAR, 0.0
+    plain_error = float((found**2).mean())
+    best, agreement = "plain", -1.0
+    for texture in TEXTURES[1:]:
+        marks = _shifted_marks(texture)[:, core]
+        spread = marks - marks.mean(1, keepdims=True)
+        norm = np.sqrt((spread**2).sum(1) * ((found - found.mean()) ** 2).sum()) + 1e-6
+        scores = (spread @ (found - found.mean())) / norm - 0.02 * _shift_lengths()
+        if float(scores.max()) > agreement:
+            best, agreement = texture, float(scores.max())
+    if plain_error < 0.05 or (agreement < CLEAR_MARKS and plain_error < 0.08):
+        return "plain", 1 - plain_error
+    return (best, agreement) if agreement >= CLEAR_MARKS else (UNCLEAR, agreement)
+
+
+_SHIFTS = [(dy, dx) for dy in range(-2, 3) for dx in range(-2, 3)]
+
+
+def _shift_lengths() -> np.ndarray:
+    return np.array([abs(dy) + abs(dx) for dy, dx in _SHIFTS], np.float32)
+
+
+@cache
+def _shifted_marks(texture: str) -> np.ndarray:
+    """(25, 64, 64): the marks moved by up to 2 pixels each way."""
+    return np.stack([np.roll(ink(texture), shift, (0, 1)) for shift in _SHIFTS])
+
+
+def _touch(a: _Piece, b: _Piece) -> bool:
+    return bool((ndimage.maximum_filter(a.mask, 3) & b.mask).any())
+
+
+def _settle(
+    image: np.ndarray, pieces: list[_Piece], owner: np.ndarray, pixels: _Pixels
+) -> set[tuple[int, int]]:
+    """Where two fitted pieces meet, find again shape, place and order by rendering both; returns (front,
+    back) pairs of positions in `pieces`, which are changed in place."""
+    fronts = set()
+    for i, j in combinations(range(len(pieces)), 2):
+        a, b = pieces[i], pieces[j]
+        if a.fit is None or b.fit is None or a.color == b.color or not _touch(a, b):
+            continue
+        weight = ((owner < 0) | (owner == a.color) | (owner == b.color)).astype(np.float32)
+        trials = [(_settle_pair(image, front, back, weight), pair)
+                  for front, back, pair in ((a, b, (i, j)), (b, a, (j, i)))]  # fmt: skip
+        (_, front_fit, back_fit), pair = min(trials, key=lambda trial: trial[0][0])
+        for place, fit in zip(pair, (front_fit, back_fit), strict=True):
+            cover = fit.paste()
+            pieces[place].fit, pieces[place].mask = fit, cover >= 0.5
+        overlap = pieces[i].mask & pieces[j].mask
+        if overlap.any():
+            fronts.add(pair)
+    return fronts
+
+
+def _settle_pair(
+    image: np.ndarray, front: _Piece, back: _Piece, weight: np.ndarray
+) -> tuple[float, _Fit, _Fit]:
+    """Squared error and fits of a pair in this order: the front is refined over the back, then the back under
+    the front, twice."""
+    assert front.fit and back.fit
+    front_fit, back_fit = front.fit, back.fit
+    front_texture, back_texture, error = "plain", "plain", 0.0
+    paper = np.full((CANVAS, CANVAS, 3), BACKGROUND, np.float32)
+    for _ in range(2):
+        below = _over(paper, back_fit.paste(), back.color, back_texture)
+        error, front_fit, front_texture = _refine(
+            image, below, 1.0, paper * 0, front_fit, front.color, weight
+        )
+        cover = front_fit.paste()[..., None]
+        top = _over(paper * 0, cover[..., 0], front.color, front_texture)
+        error, back_fit, back_texture = _refine(image, paper, 1 - cover, top, back_fit, back.color, weight)
+    return error, front_fit, back_fit
+
+
+def _refine(
+    image: np.ndarray,
+    below: np.ndarray,
+    through: np.ndarray | float,
+    top: np.ndarray,
+    fit: _Fit,
+    color: int,
+    weight: np.ndarray,
+) -> tuple[float, _Fit, str]:
+    """The shape, place within 2 pixels and texture of one object that render nearest to the image, when the
+    picture is (below with the object on it) * through + top. The squared error is a quadratic in the object's
+    coverage, so one matrix product prices all candidates."""
+    start = below * through + top - image
+    fits, covers = _candidates(fit)
+    squares = covers**2
+    best = (np.inf, fit, "plain")
+    for texture in TEXTURES:
+        change = (_over(below, np.ones_like(weight), color, texture) - below) * through
+        linear = (weight * 2 * (start * change).sum(-1)).ravel()
+        square = (weight * (change**2).sum(-1)).ravel()
+        errors = covers @ linear + squares @ square
+        k = int(errors.argmin())
+        if errors[k] < best[0]:
+            best = (float(errors[k]), fits[k], texture)
+    base = float((weight[..., None] * start**2).sum())
+    return base + best[0], best[1], best[2]
+
+
+def _candidates(fit: _Fit) -> tuple[list[_Fit], np.ndarray]:
+    """Fits near this one, of every shape, and their coverage (candidates, N N)."""
+    places = [(fit.top + dy, fit.left + dx) for dy in (-2, -1, 0, 1, 2) for dx in (-2, -1, 0, 1, 2)]
+    room = range(-PAD, CANVAS + PAD - SIZES[fit.size] + 1)
+    fits = [
+        _Fit(shape, fit.size, top, left, fit.gain)
+        for shape in SHAPES
+        for top, left in places
+        if top in room and left in room
+    ]
+    return fits, np.stack([candidate.paste().ravel() for candidate in fits])
+
+
+# ---- the picture -----------------------------------------------------------------------------------------
+
+
+def _orphans(pixels: _Pixels, owner: np.ndarray) -> list[np.ndarray]:
+    """Masks of pieces of ink that belong to no coloured object."""
+    labels, count = ndimage.label((pixels.alpha > 0.4) & (owner < 0))
+    sizes = np.bincount(labels.ravel(), minlength=count + 1)[1:]
+    return [labels == k + 1 for k in np.flatnonzero(sizes >= 2 * SPECK)]
+
+
+def _seam(piece: _Piece, pieces: list[_Piece]) -> bool:
+    """A shapeless piece along the edges of clear ones: colours mixed where two objects meet."""
+    if piece.fit is not None:
+        return False
+    band = np.zeros((CANVAS, CANVAS), bool)
+    for other in pieces:
+        if other.fit is not None:
+            band |= ndimage.binary_dilation(other.mask, iterations=2) & ~ndimage.binary_erosion(
+                other.mask, iterations=2
+            )
+    return bool((piece.mask & band).sum() > 0.8 * piece.mask.sum())
+
+
+def _detection(piece: _Piece, texture: str) -> Detection:
+    ys, xs = np.nonzero(piece.mask)
+    color = _NAMES[piece.color] if piece.color >= 0 else UNCLEAR
+    if piece.fit is None:
+        middle = (float(xs.mean()) + 0.5, float(ys.mean()) + 0.5)
+        return Detection(UNCLEAR, color, UNCLEAR, UNCLEAR, *middle, piece.quality, piece.mask)
+    half = SIZES[piece.fit.size] / 2
+    place = (piece.fit.left + half, piece.fit.top + half)
+    return Detection(piece.fit.shape, color, texture, piece.fit.size, *place, piece.quality, piece.mask)
+
+
+def detect(image: np.ndarray) -> list[Detection]:
+    """The objects of a picture (64, 64, 3) uint8, largest first."""
+    if image.shape != (CANVAS, CANVAS, 3) or image.dtype != np.uint8:
+        raise ValueError(f"image must be uint8 ({CANVAS}, {CANVAS}, 3), got {image.dtype} {image.shape}")
+    pixels = _unmix(image)
+    present = _present(pixels)
+    owner = _owners(pixels, present)
+    pieces: list[_Piece] = []
+    for index, mask in present.items():
+        if len(pieces) < MAX_OBJECTS:
+            pieces += _pieces(index, mask, pixels, owner)
+    pieces = [piece for piece in pieces if not _seam(piece, pieces)]
+    pieces += [_Piece(-1, 0.0, mask, None) for mask in _orphans(pixels, owner)]
+    fronts = _settle(image.astype(np.float32), pieces, owner, pixels)
+    found = []
+    for i, piece in enumerate(pieces):
+        visible = piece.mask.copy()
+        for front, back in fronts:
+            if back == i:
+                visible &= ~ndimage.maximum_filter(pieces[front].mask, 3)
+        texture = UNCLEAR if piece.fit is None else _texture_guess(piece, pixels, visible)[0]
+        found.append(_detection(piece, texture))
+    return sorted(found, key=lambda d: -int(d.mask.sum()))
+
+
+# ---- judging ---------------------------------------------------------------------------------------------
+
+ATTRIBUTES = ("shape", "color", "texture", "size")
+
+
+def _matches(asked: ObjectDescription, found: Detection) -> bool:
+    return all(getattr(asked, name) in (None, getattr(found, name)) for name in ATTRIBUTES)
+
+
+def _gap(a: np.ndarray, b: np.ndarray) -> float:
+    """Pixels of free space between two masks; 0 for neighbours and for masks that share pixels."""
+    if not a.any() or not b.any():
+        return float("inf")
+    return max(float(ndimage.distance_transform_edt(~a)[b].min()) - 1, 0.0)
+
+
+def relation_grade(relation: str, first: Detection, second: Detection) -> float:
+    """How far the relation holds from `first` to `second`, in [0, 1]; see the module's docstring."""
+    if relation in SPATIAL:
+        dx, dy = second.x - first.x, second.y - first.y
+        along, across = (dx, dy) if relation in ("left of", "right of") else (dy, dx)
+        margin = (-along if relation in ("right of", "below") else along) - abs(across)
+        return float(np.clip(margin / 6, 0, 1))
+    shared = float((first.mask & second.mask).sum())
+    of_first = shared / max(float(first.mask.sum()), 1)
+    of_smaller = shared / max(float(min(first.mask.sum(), second.mask.sum())), 1)
+    if relation == "touching":
+        return float(of_smaller <= 0.1 and _gap(first.mask, second.mask) <= 2)
+    if relation == "inside":
+        return float(of_first >= 0.9)
+    if relation == "overlapping":
+        return float(0.1 <= of_smaller <= 0.88)
+    raise ValueError(f"unknown relation {relation!r}")
+
+
+def judge_detections(found: list[Detection], description: Description) -> Judgement:
+    """Score a description against what was found; see the module's docstring for the definition."""
+    asked = description.objects
+    fits = [[k for k, d in enumerate(found) if _matches(wanted, d)] for wanted in asked]
+    best, best_key = (), (-1, -1.0)
+    for pairing in _pairing_choices(fits):
+        matched = sum(k is not None for k in pairing)
+        grade = _grade(description.relation, pairing, found)
+        if (matched, grade) > best_key:
+            best, best_key = pairing, (matched, grade)
+    matched, grade = best_key
+    objects_score = matched / max(len(asked), len(found))
+    score = objects_score * (grade if description.relation else 1.0)
+    parts = {
+        "asked": float(len(asked)),
+        "detected": float(len(found)),
+        "matched": float(matched),
+        "objects_score": objects_score,
+    }
+    if description.relation:
+        parts["relation"] = grade
+    return Judgement(score, _reason(found, description, best, grade), parts)
+
+
+def _pairing_choices(fits: list[list[int]]) -> list[tuple[int | None, ...]]:
+    choices: list[tuple[int | None, ...]] = [()]
+    for options in fits:
+        choices = [(*c, k) for c in choices for k in [*options, None] if k is None or k not in c]
+    return choices
+
+
+def _grade(relation: str | None, pairing: tuple[int | None, ...], found: list[Detection]) -> float:
+    if relation is None or pairing[0] is None or pairing[1] is None:
+        return 0.0
+    return relation_grade(relation, found[pairing[0]], found[pairing[1]])
+
+
+def _say(thing: ObjectDescription | Detection) -> str:
+    """The named attributes as words; a find's plain texture and small size go without saying."""
+    words = [thing.size, thing.texture, thing.color, thing.shape]
+    if isinstance(thing, Detection):
+        words = [w for w in words if w not in ("plain", "small")]
+        if thing.shape == UNCLEAR:
+            return f"unclear {thing.color} blob" if thing.color != UNCLEAR else "unclear dark blob"
+    return " ".join(w for w in words if w) or "object"
+
+
+def _reason(
+    found: list[Detection], description: Description, pairing: tuple[int | None, ...], grade: float
+) -> str:
+    free = [d for k, d in enumerate(found) if k not in pairing]
+    said = []
+    for wanted, k in zip(description.objects, pairing, strict=True):
+        if k is not None:
+            said.append(f"{_say(wanted)} ok")
+        elif free:
+            near = max(free, key=lambda d: sum(getattr(wanted, n) == getattr(d, n) for n in ATTRIBUTES))
+            free.remove(near)
+            said.append(f"asked {_say(wanted)}, found {_say(near)}")
+        else:
+            said.append(f"no {_say(wanted)}")
+    if free:
+        said.append(f"{len(free)} extra: {', '.join(map(_say, free))}")
+    if description.relation:
+        state = (
+            "unknown"
+            if None in pairing[:2]
+            else "holds"
+            if grade == 1
+            else f"{grade:.2f}"
+            if grade
+            else "fails"
+        )
+        said.append(f"{description.relation}: {state}")
+    return "; ".join(said)
+
+
+def judge(image: np.ndarray, description: Description) -> Judgement:
+    """Score a picture (64, 64, 3) uint8 against what a caption claims."""
+    return judge_detections(detect(image), description)
