@@ -109,8 +109,6 @@ def _join(rng: np.random.Generator, parts: list[str], relation: str | None) -> s
 def phrase(description: Description, rng: np.random.Generator) -> str:
     """One of the many captions that make this claim, lower case, without a full stop."""
     parts = [_noun_phrase(rng, thing) for thing in description.objects]
-    if description.relation is None:
-        parts = [parts[i] for i in rng.permutation(len(parts))]
     text = _join(rng, parts, description.relation)
     frame = rng.random()
     if frame < 0.08:
