@@ -1,7 +1,8 @@
 """The parts of a GenTron block: embeddings, attention, MLP and adaLN modulation.
 
-Precision: norms, modulation and the conditioning vector are computed in float32 (or wider), whatever
-autocast says; matrix products of the token stream follow autocast or the weights' own dtype.
+Precision: norms and modulation are applied in float32 or wider, and so is the sum of the residual stream
+under autocast. Products with one vector a sample (timestep, pooled text, adaLN) ignore autocast and run in
+the weights' own dtype; products with tokens follow autocast.
 """
 
 # B batch, C latent channels, H W latent size, p patch size, h w token grid, N = h w image tokens,

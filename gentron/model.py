@@ -16,8 +16,8 @@ With these, XL/2 and G/2 have 927.7M and 3081.5M parameters where the paper says
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
-from typing import Literal, NamedTuple
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -305,19 +305,13 @@ class GenTron(nn.Module):
         return adapted
 
     def _encoder_output(self, prompt_embeds: PromptEmbeds, encoder: EncoderName) -> tuple[Tensor, Tensor]:
-        """Tokens (B, L, E), zero where masked, and their mask (B, L); no mask means all are real."""
+        """Tokens (B, L, E), zero where masked, and their mask (B, L)."""
         if encoder == "clip":
             tokens, mask = prompt_embeds.clip_prompt_embeds, prompt_embeds.clip_prompt_mask
         else:
             tokens, mask = prompt_embeds.t5_prompt_embeds, prompt_embeds.t5_prompt_mask
         tokens = _given(tokens, f"{encoder}_prompt_embeds", self.config.width_of(encoder))
-        if mask is None:
-            mask = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
-        if mask.shape != tokens.shape[:2] or mask.dtype != torch.bool:
-            raise ValueError(
-                f"{encoder}_prompt_mask must be bool {tuple(tokens.shape[:2])}, "
-                f"got {mask.dtype} {tuple(mask.shape)}"
-            )
+        assert mask is not None and mask.dtype == torch.bool, f"{encoder}_prompt_mask must be bool"
         return tokens.masked_fill(~mask[..., None], 0), mask
 
     def _embed(self, latents: Tensor) -> Tensor:
@@ -354,8 +348,8 @@ class GenTron(nn.Module):
         modulations = self._modulations(embedded[:, None] + pooled)  # (S, B, depth, 6, D)
         return AdaLNTable([float(t) for t in timesteps.tolist()], modulations)
 
-    def _blocks(self) -> Sequence[GenTronBlock]:
-        return [block for block in self.blocks if isinstance(block, GenTronBlock)]
+    def _blocks(self) -> list[GenTronBlock]:
+        return cast(list[GenTronBlock], list(self.blocks))
 
     def _check_latents(self, latents: Tensor, prompt_embeds: PromptEmbeds) -> None:
         patch, channels = self.config.patch_size, self.config.in_channels
@@ -369,10 +363,8 @@ class GenTron(nn.Module):
                 f"latents must be (B, {channels}, H, W) with H and W multiples of {patch}, "
                 f"got {tuple(latents.shape)}"
             )
-        for field in fields(prompt_embeds):
-            name, value = field.name, getattr(prompt_embeds, field.name)
-            if value is not None and len(value) != len(latents):
-                raise ValueError(f"{name} must have the latents' batch size {len(latents)}, got {len(value)}")
+        if len(latents) != prompt_embeds.batch_size:
+            raise ValueError(f"{len(latents)} latents but {prompt_embeds.batch_size} prompts")
 
 
 class Modulations(NamedTuple):
@@ -431,7 +423,7 @@ def parameter_report(config: GenTronConfig) -> list[ParameterRow]:
     """
     with torch.device("meta"):
         model = GenTron(config)
-    blocks = [block for block in model.blocks if isinstance(block, GenTronBlock)]
+    blocks = cast(list[GenTronBlock], list(model.blocks))
     components: dict[str, list[nn.Module | None]] = {
         "patch embed": [model.patch_embed],
         "timestep embed": [model.timestep_embed],

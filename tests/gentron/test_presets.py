@@ -1,0 +1,61 @@
+"""The presets are the paper's models, to within what the paper leaves open."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from gentron.config import from_dict, to_dict
+from gentron.model import GenTronConfig, parameter_report
+from gentron.presets import PRESETS
+
+
+@pytest.mark.parametrize(("name", "paper"), [("xl2", 930.0e6), ("g2", 3083.8e6)])
+def test_paper_models_have_the_paper_s_parameter_count(name: str, paper: float) -> None:
+    total = parameter_report(PRESETS[name]())[-1]
+    assert total.component == "total" and total.paper_parameters == paper
+    assert abs(total.parameters - paper) / paper < 0.003
+    assert total.difference_percent == pytest.approx(100 * (total.parameters / paper - 1))
+
+
+def test_xl_2_components_match_a_count_by_hand() -> None:
+    d, depth, clip, t5, pooled = 1152, 28, 768, 4096, 768
+    rows = {row.component: row.parameters for row in parameter_report(PRESETS["xl2"]())}
+    assert rows["patch embed"] == 16 * d + d
+    assert rows["timestep embed"] == 256 * d + d + d * d + d
+    assert rows["pooled text"] == pooled * d + d + d * d + d + t5 * pooled + pooled
+    assert rows["token adapters"] == clip * clip + clip + t5 * t5 + t5
+    assert rows["self-attention"] == depth * (4 * d * d + 4 * d)
+    assert rows["cross-attention"] == depth * (2 * d * d + 4 * d) + depth // 2 * 2 * d * (clip + t5)
+    assert rows["MLP"] == depth * (8 * d * d + 5 * d)
+    assert rows["adaLN"] == depth * (6 * d * d + 6 * d)
+    assert rows["final layer"] == 2 * d * d + 2 * d + 16 * d + 16
+
+
+def test_a_config_the_paper_does_not_have_is_shown_without_its_count() -> None:
+    data = to_dict(PRESETS["xl2"]()) | {"t5_width": None}
+    total = parameter_report(from_dict(GenTronConfig, data))[-1]
+    assert total.paper_parameters is None and total.difference_percent is None
+
+
+@pytest.mark.parametrize(
+    ("name", "depth", "width", "heads"),
+    [
+        ("s2", 12, 384, 6),
+        ("b2", 12, 768, 12),
+        ("l2", 24, 1024, 16),
+        ("xl2", 28, 1152, 16),
+        ("g2", 48, 1664, 16),
+    ],
+)
+def test_the_ladder_has_dit_s_sizes(name: str, depth: int, width: int, heads: int) -> None:
+    config = PRESETS[name]()
+    assert (config.depth, config.hidden_size, config.num_heads) == (depth, width, heads)
+    assert (config.patch_size, config.sample_size, config.mlp_size) == (2, 32, 4 * width)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_survives_json(name: str) -> None:
+    config = PRESETS[name]()
+    assert from_dict(GenTronConfig, json.loads(json.dumps(to_dict(config)))) == config
