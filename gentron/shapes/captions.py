@@ -81,7 +81,7 @@ def _article(words: str) -> str:
 
 
 def _noun_phrase(rng: np.random.Generator, thing: ObjectDescription) -> str:
-    """Adjectives before the noun, or after it in a relative clause; now and then the shape as an adjective."""
+    """Adjectives before the noun, or in a relative clause; now and then the shape is one of them."""
     before = [thing.size, thing.texture, thing.color]
     noun = thing.shape or _pick(rng, NOUNS)
     if thing.shape and rng.random() < 0.2:

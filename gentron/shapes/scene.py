@@ -124,7 +124,7 @@ SILHOUETTES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
 
 @cache
 def coverage(shape: str, size: str) -> np.ndarray:
-    """(S, S) float32 in [0, 1], S the extent: the share of each pixel that the shape covers (4 x 4 samples)."""
+    """(S, S) float32 in [0, 1], S the extent: the share of each pixel that is covered (4 x 4 samples)."""
     extent, samples = SIZES[size], 4
     ticks = (np.arange(extent * samples) + 0.5) / (extent * samples) * 2 - 1
     u, v = np.meshgrid(ticks, ticks)

@@ -176,7 +176,7 @@ def _with(thing: ObjectDescription, name: str, value: str | None) -> ObjectDescr
 def clip_loss(
     model: CLIPModel, tokenizer: PreTrainedTokenizerFast, step: int, recipe: TextRecipe
 ) -> dict[str, Tensor]:
-    """The symmetric contrastive loss of CLIP, each picture seeing one extra, wrongly bound caption per pair."""
+    """The symmetric contrastive loss of CLIP; pictures also see a wrongly bound caption for each pair."""
     pictures, captions, wrong = [], [], []
     for i in range(recipe.clip_batch_size):
         rng = scene_rng(recipe.seed + 20, step * 4096 + i)
@@ -201,7 +201,7 @@ def clip_loss(
     }
 
 
-# ---- the command ---------------------------------------------------------------------------------------------
+# ---- the command -------------------------------------------------------------------------------------------
 
 
 def _fit(
