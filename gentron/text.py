@@ -13,16 +13,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gentron.errors import UserError
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
 
 # Sizes of the paper's encoders: openai/clip-vit-large-patch14 (text tower) and google/flan-t5-xxl (encoder).
 CLIP_L: dict[str, Any] = {
@@ -156,34 +153,6 @@ class HashTokenizer:
         ids = [row + [self.pad] * (limit - len(row)) for row in rows]
         real = [row + [0] * (limit - len(row)) for row in masks]
         return {"input_ids": torch.tensor(ids), "attention_mask": torch.tensor(real)}
-
-
-def word_tokenizer(words: Sequence[str], *, bos: bool) -> PreTrainedTokenizerFast:
-    """A word-level tokenizer over a closed vocabulary, lower-cased, punctuation apart.
-
-    Ids: <pad> 0, </s> 1, <unk> 2, <s> 3, then `words` in order. A prompt becomes [<s>] words </s> (`bos` as
-    CLIP has it, without as T5). Save it with `save_pretrained` beside the encoder's weights.
-    """
-    from tokenizers import Tokenizer as Backend
-    from tokenizers import models, normalizers, pre_tokenizers, processors
-    from transformers import PreTrainedTokenizerFast
-
-    special = ["<pad>", "</s>", "<unk>", "<s>"]
-    vocabulary = {word: index for index, word in enumerate([*special, *dict.fromkeys(words)])}
-    backend = Backend(models.WordLevel(vocabulary, unk_token="<unk>"))
-    backend.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
-    backend.pre_tokenizer = pre_tokenizers.Whitespace()
-    backend.post_processor = processors.TemplateProcessing(
-        single="<s> $A </s>" if bos else "$A </s>", special_tokens=[("<s>", 3), ("</s>", 1)]
-    )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=backend,
-        pad_token="<pad>",
-        eos_token="</s>",
-        unk_token="<unk>",
-        bos_token="<s>",
-        padding_side="right",
-    )
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,287 @@
+"""A checkpoint is a folder: config.json, model.safetensors, autoencoder and text encoders (or their ids).
+
+Everything is written beside its place, flushed to the disk and renamed: whole or absent.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from gentron.config import from_dict, to_dict
+from gentron.diffusion import NoiseSchedule, PredictionType, check_prediction_type
+from gentron.errors import UserError
+from gentron.model import GenTron, GenTronConfig
+from gentron.presets import PRESETS
+
+FORMAT_VERSION = 1
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DiffusionConfig:
+    """What the model was trained to predict, on which noise schedule."""
+
+    num_train_timesteps: int = 1000
+    beta_start: float = 1e-4
+    beta_end: float = 0.02
+    rescale_zero_terminal_snr: bool = False
+    prediction_type: PredictionType = "epsilon"
+
+    def __post_init__(self) -> None:
+        check_prediction_type(self.schedule, self.prediction_type)
+
+    @property
+    def schedule(self) -> NoiseSchedule:
+        return NoiseSchedule(
+            num_train_timesteps=self.num_train_timesteps,
+            beta_start=self.beta_start,
+            beta_end=self.beta_end,
+            rescale_zero_terminal_snr=self.rescale_zero_terminal_snr,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TextConfig:
+    """Folder names inside the checkpoint, or hub ids; None leaves the encoder out."""
+
+    clip: str | None
+    t5: str | None
+    clip_max_length: int = 77
+    t5_max_length: int = 120
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SamplingConfig:
+    """What the pipeline does when it is not told otherwise."""
+
+    image_size: int
+    """Pixels along a side."""
+    sampler: str = "ddim"
+    num_inference_steps: int = 50
+    guidance_scale: float = 7.5
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CheckpointConfig:
+    """config.json, complete."""
+
+    format_version: int = FORMAT_VERSION
+    model: GenTronConfig
+    diffusion: DiffusionConfig
+    autoencoder: str
+    """A folder name inside the checkpoint, or a hub id."""
+    text: TextConfig
+    sampling: SamplingConfig
+    training: dict[str, Any] = field(default_factory=dict)
+    """Free provenance: command, images seen, device, ..."""
+
+    def __post_init__(self) -> None:
+        for encoder in self.model.encoders:
+            if getattr(self.text, encoder) is None:
+                raise ValueError(f"text.{encoder} must be set: the model has {encoder}_width")
+
+
+# ---- atomic writes -----------------------------------------------------------------------------------------
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sibling(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """Yield a path beside `path` to write to; it takes its place when the block ends without an error."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _sibling(path)
+    try:
+        yield temporary
+        _fsync(temporary)
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _fsync(path.parent)
+
+
+@contextmanager
+def atomic_folder(folder: Path) -> Iterator[Path]:
+    """The same for a folder; one that stands there already is moved aside first and removed at the end."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _sibling(folder)
+    try:
+        temporary.mkdir()
+        yield temporary
+        for path in (*sorted(temporary.rglob("*")), temporary):
+            _fsync(path)
+        old = _sibling(folder) if folder.exists() else None
+        if old is not None:
+            os.rename(folder, old)
+        os.rename(temporary, folder)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    _fsync(folder.parent)
+    if old is not None:
+        shutil.rmtree(old)
+
+
+# ---- saving and loading ------------------------------------------------------------------------------------
+
+
+def save_checkpoint(
+    folder: Path,
+    config: CheckpointConfig,
+    weights: Mapping[str, Tensor],
+    *,
+    parts: Mapping[str, Path] | None = None,
+    dtype: torch.dtype | None = None,
+) -> Path:
+    """Write a checkpoint folder, replacing one that stands there; returns `folder`.
+
+    weights: the model's state dict, stored as `dtype` (None: as it is).
+    parts: folders to copy in, by the name that `config` calls them, as {"autoencoder": ..., "clip": ...}.
+    Raises OSError when the disk is full; nothing is left behind then.
+    """
+    tensors = {name: tensor.detach().cpu().to(dtype).contiguous() for name, tensor in weights.items()}
+    with atomic_folder(folder) as temporary:
+        for name, source in (parts or {}).items():
+            shutil.copytree(source, temporary / name)
+        try:
+            save_file(tensors, temporary / WEIGHTS_FILE)
+        except SafetensorError as error:  # how safetensors reports a full disk
+            raise OSError(f"cannot write {folder / WEIGHTS_FILE}: {error}") from error
+        text = json.dumps(to_dict(config), indent=2) + "\n"
+        (temporary / CONFIG_FILE).write_text(text, encoding="utf-8")
+    return folder
+
+
+def read_config(folder: Path) -> CheckpointConfig:
+    """config.json of a checkpoint folder; UserError when it is absent, damaged or of another format."""
+    path = folder / CONFIG_FILE
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"no GenTron checkpoint in '{folder}': it has no {CONFIG_FILE}") from None
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise UserError(f"{path} is damaged: {error}") from error
+    version = data.get("format_version") if isinstance(data, dict) else None
+    if version != FORMAT_VERSION:
+        raise UserError(f"{path}: format_version must be {FORMAT_VERSION}, got {version!r}")
+    try:
+        return from_dict(CheckpointConfig, data)
+    except ValueError as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def resolve_part(folder: Path, name: str) -> Path | str:
+    """A part's folder inside the checkpoint, or its hub id (owner/name)."""
+    if (folder / name).is_dir() and not name.startswith(("/", ".")):
+        return folder / name
+    if name.count("/") == 1 and not name.startswith(("/", ".")):
+        return name
+    raise UserError(f"the checkpoint '{folder}' lacks its folder '{name}'")
+
+
+def load_model(
+    folder: Path, config: GenTronConfig, *, device: torch.device | str = "cpu", dtype: torch.dtype
+) -> GenTron:
+    """The model in eval mode, frozen. It takes the memory of its weights in `dtype` and one tensor more.
+
+    Raises UserError when the file is damaged or its tensors are not those of `config`.
+    """
+    with torch.device("meta"):
+        model = GenTron(config)
+    path = folder / WEIGHTS_FILE
+    try:
+        tensors = _read_tensors(path, model.state_dict(), torch.device(device), dtype)
+    except FileNotFoundError:
+        raise UserError(f"the checkpoint '{folder}' lacks {WEIGHTS_FILE}") from None
+    except SafetensorError as error:
+        raise UserError(f"{path} is damaged: {error}") from error
+    model.load_state_dict(tensors, assign=True)
+    return model.eval().requires_grad_(False)
+
+
+def _read_tensors(
+    path: Path, expected: Mapping[str, Tensor], device: torch.device, dtype: torch.dtype
+) -> dict[str, Tensor]:
+    with safe_open(path, framework="pt") as file:
+        stored = set(file.keys())
+        if stored != set(expected):
+            name = sorted(stored ^ set(expected))[0]
+            problem = "lacks" if name in expected else "has the unknown"
+            raise UserError(f"{path} does not fit its {CONFIG_FILE}: it {problem} tensor {name}")
+        for name, tensor in expected.items():
+            shape = tuple(file.get_slice(name).get_shape())
+            if shape != tuple(tensor.shape):
+                raise UserError(
+                    f"{path} does not fit its {CONFIG_FILE}: {name} must be {tuple(tensor.shape)},"
+                    f" got {shape}"
+                )
+        return {name: file.get_tensor(name).to(device=device, dtype=dtype) for name in expected}
+
+
+# ---- finding -----------------------------------------------------------------------------------------------
+
+
+def bundled_mini() -> Path:
+    """The built-in mini checkpoint, package data."""
+    return Path(str(files("gentron"))) / "weights" / "mini"
+
+
+def models_folder() -> Path:
+    """Where weights of named models are looked for: $GENTRON_MODELS, else ~/.cache/gentron/models."""
+    return Path(os.environ.get("GENTRON_MODELS") or "~/.cache/gentron/models").expanduser()
+
+
+def find_checkpoint(model: str, *, checkpoint: Path | None = None) -> Path:
+    """The checkpoint folder of a model named on a command line: a preset's name or a folder.
+
+    checkpoint: where the weights of a named preset are. Raises UserError with the ways on.
+    """
+    if model not in PRESETS:
+        if Path(model).is_dir() and checkpoint is None:
+            return Path(model)
+        known = ", ".join(PRESETS)
+        raise UserError(f"unknown model '{model}'; known: {known}, or the folder of a checkpoint")
+    folder = checkpoint or (bundled_mini() if model == "mini" else models_folder() / model)
+    if not (folder / CONFIG_FILE).is_file():
+        raise UserError(
+            f"no weights for '{model}' in '{folder}': give their folder with --checkpoint DIR, or put it"
+            " there, or run the model untrained with --random-weights"
+        )
+    _check_is_preset(folder, model)
+    return folder
+
+
+def _check_is_preset(folder: Path, model: str) -> None:
+    """A result under a preset's name must not come from another size; mini is whatever is bundled."""
+    stored, named = read_config(folder).model, PRESETS[model]()
+    if model != "mini" and (stored.depth, stored.hidden_size) != (named.depth, named.hidden_size):
+        raise UserError(
+            f"'{folder}' is not '{model}': depth and hidden_size must be {named.depth} and"
+            f" {named.hidden_size}, got {stored.depth} and {stored.hidden_size}"
+        )
