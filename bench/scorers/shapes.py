@@ -22,7 +22,7 @@ Grades: left of / right of / above / below: margin / 6 px clipped to [0, 1], whe
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import combinations
 
@@ -40,24 +40,28 @@ from gentron.shapes.scene import (
     SIZES,
     SPATIAL,
     TEXTURES,
-    SceneObject,
     coverage,
 )
 
 # N pixels on a side (64), K templates (8 shapes x 2 sizes), P padded side, S side of a template.
 
 UNCLEAR = "unclear"
-JUDGE_VERSION = 1
+JUDGE_VERSION = 1  # a change of any score is a new version and a new protocol
 
 PAD = 4  # an object may stick out of the canvas by this many pixels
 PADDED = CANVAS + 2 * PAD
 COLORED = 0.4  # least share of colour in a pixel that says which colour it is
 SPECK = 10  # fewer pixels of a colour, counted in 2 x 2 blocks, are dirt and not an object
-CLEAR_FIT = 0.72  # least soft intersection over union of a picture's silhouette and a template's
+CLEAR_FIT = 0.8  # least soft intersection over union of a picture's silhouette and a template's
+MEETING_FIT = 0.6  # the same before it is known which ink belongs to which of two objects that meet
+GOOD_FIT = 0.88  # from here on the first fit's shape is not doubted
 CLEAR_MARKS = 0.5  # least correlation of a texture's marks with the picture's ink
+FAINT_MARKS = 0.12  # standard deviation of the share of ink below which there are no marks
+DARK_PAINT = 0.08  # mean squared share of ink above which paint without clear marks is not plain either
 OTHERS = 0.25  # weight of pixels that belong to another object: they may hide this one
+SEARCH = 2  # pixels around the first fit in which meeting objects are fitted again
+MARGIN = 8  # zeros around the canvas where windows are cut
 MAX_OBJECTS = 12  # a picture with more pieces than this is a failure whatever they are
-SMALL = np.ones((2, 2), bool)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +138,11 @@ def _present(pixels: _Pixels) -> dict[int, np.ndarray]:
 
 def _solid(mask: np.ndarray) -> int:
     """Pixels that lie in some full 2 x 2 block: the seam between two objects has nearly none."""
-    return int(ndimage.binary_opening(mask, SMALL).sum())
+    blocks = mask[:-1, :-1] & mask[1:, :-1] & mask[:-1, 1:] & mask[1:, 1:]
+    solid = np.zeros_like(mask)
+    for dy, dx in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        solid[dy : len(mask) - 1 + dy, dx : len(mask) - 1 + dx] |= blocks
+    return int(solid.sum())
 
 
 def _owners(pixels: _Pixels, present: dict[int, np.ndarray]) -> np.ndarray:
@@ -168,9 +176,10 @@ class _Fit:
 
 
 def _paste(alpha: np.ndarray, top: int, left: int) -> np.ndarray:
-    padded = np.zeros((PADDED, PADDED), np.float32)
-    padded[top + PAD : top + PAD + len(alpha), left + PAD : left + PAD + len(alpha)] = alpha
-    return padded[PAD:-PAD, PAD:-PAD]
+    padded = np.zeros((CANVAS + 2 * MARGIN, CANVAS + 2 * MARGIN), np.float32)
+    y, x = top + MARGIN, left + MARGIN
+    padded[y : y + len(alpha), x : x + len(alpha)] = alpha
+    return padded[MARGIN:-MARGIN, MARGIN:-MARGIN]
 
 
 @cache
@@ -192,22 +201,54 @@ def _best_fit(target: np.ndarray, weight: np.ndarray) -> _Fit:
     planes[:, PAD:-PAD, PAD:-PAD] = 2 * weight * target, weight
     product, price = fft.rfft2(planes)
     gains = fft.irfft2(product * spectra - price * squares, (PADDED, PADDED))
-    best = None
+    best = _Fit("", "", 0, 0, -np.inf)
     for (shape, size), gain in zip(keys, gains, strict=True):
         room = PADDED - SIZES[size] + 1
-        place = int(gain[:room, :room].argmax())
-        top, left = divmod(place, room)
-        if best is None or gain[top, left] > best.gain:
+        top, left = divmod(int(gain[:room, :room].argmax()), room)
+        if gain[top, left] > best.gain:
             best = _Fit(shape, size, top - PAD, left - PAD, float(gain[top, left]))
-    assert best is not None
     return best
 
 
-def _quality(target: np.ndarray, weight: np.ndarray, cover: np.ndarray) -> float:
-    """Soft intersection over union, within 3 pixels of the template."""
-    near = ndimage.maximum_filter(cover, 7) > 0
-    w, t, c = weight[near], target[near], cover[near]
-    return float((w * np.minimum(t, c)).sum() / max((w * np.maximum(t, c)).sum(), 1e-6))
+def _quality(target: np.ndarray, hidden: np.ndarray, fit: _Fit) -> dict[str, float]:
+    """For each shape, the soft intersection over union of it, at this place, and the picture's silhouette.
+
+    hidden: (64, 64) bool, pixels that say nothing about this object. The best of the template moved by half
+    pixels, softened and scaled by a seventh counts: a shape is clear if it is recognised, not if it is exact.
+    """
+    picture, seen = _window(target, fit), 1 - _window(hidden.astype(np.float32), fit)
+    found = {}
+    for shape in SHAPES:
+        covers, near = _variants(shape, fit.size)
+        weight = near * seen
+        shared, union = np.minimum(covers, picture) @ weight, np.maximum(covers, picture) @ weight
+        found[shape] = float((shared / np.maximum(union, 1e-6)).max())
+    return found
+
+
+@cache
+def _variants(shape: str, size: str) -> tuple[np.ndarray, np.ndarray]:
+    """Coverage of a template moved, softened and scaled, (variants, pixels of its window), and the pixels of
+    the window at most 2 away from it."""
+    crisp = np.pad(coverage(shape, size), SEARCH)
+    middle = (len(crisp) - 1) / 2
+    scaled = [crisp]
+    for zoom in (6 / 7, 8 / 7):
+        soft = ndimage.gaussian_filter(crisp, 0.3)
+        scaled.append(ndimage.affine_transform(soft, [1 / zoom] * 2, middle - middle / zoom, order=1))
+    softened = [*scaled, ndimage.gaussian_filter(crisp, 0.7)]
+    steps = (-0.5, 0.0, 0.5)
+    moved = [ndimage.shift(c, (dy, dx), order=1) for c in softened for dy in steps for dx in steps]
+    near = ndimage.maximum_filter(crisp, 2 * SEARCH + 1) > 0
+    return np.stack(moved).reshape(len(moved), -1), near.astype(np.float32).ravel()
+
+
+def _named(fit: _Fit, qualities: dict[str, float]) -> tuple[_Fit, float]:
+    """The fit with the shape that agrees best, unless the first one agrees as well as pictures of it do."""
+    if qualities[fit.shape] >= GOOD_FIT:
+        return fit, qualities[fit.shape]
+    shape = max(qualities, key=lambda name: qualities[name])
+    return replace(fit, shape=shape), qualities[shape]
 
 
 @dataclass(slots=True)
@@ -223,13 +264,15 @@ class _Piece:
 def _pieces(index: int, mask: np.ndarray, pixels: _Pixels, owner: np.ndarray) -> list[_Piece]:
     """Take template after template out of one colour's pixels until specks are left."""
     target = np.where(owner == index, pixels.alpha, 0)
-    weight = np.where((owner >= 0) & (owner != index), np.float32(OTHERS), np.float32(1))
+    hidden = (owner >= 0) & (owner != index)
+    weight = np.where(hidden, np.float32(OTHERS), np.float32(1))
     left, pieces = mask.copy(), []
     while _solid(left) >= SPECK and len(pieces) < MAX_OBJECTS:
         fit = _best_fit(target, weight)
+        fit, quality = _named(fit, _quality(target, hidden, fit))
         cover = fit.paste()
-        quality = _quality(target, weight, cover)
-        if quality >= CLEAR_FIT and (left & (cover > 0.5)).sum() >= SPECK:
+        least = MEETING_FIT if (hidden & _grown(cover > 0)).any() else CLEAR_FIT
+        if quality >= least and (left & (cover > 0.5)).sum() >= SPECK:
             pieces.append(_Piece(index, quality, cover >= 0.5, fit))
             gone = ndimage.maximum_filter(cover, 3) > 0
         else:
@@ -238,6 +281,7 @@ def _pieces(index: int, mask: np.ndarray, pixels: _Pixels, owner: np.ndarray) ->
         left &= ~gone
         target = np.where(gone, 0, target)
         weight = np.where(gone, np.float32(OTHERS), weight)
+        hidden = hidden | gone
     return pieces
 
 
@@ -252,15 +296,15 @@ def _largest(mask: np.ndarray, body: np.ndarray) -> np.ndarray:
 # ---- where objects meet ----------------------------------------------------------------------------------
 
 
-def _thing(fit: _Fit, color: int, texture: str) -> SceneObject:
-    half = SIZES[fit.size] // 2
-    return SceneObject(fit.shape, _NAMES[color], texture, fit.size, fit.left + half, fit.top + half)
+@cache
+def _paint(color: int, texture: str) -> np.ndarray:
+    """(64, 64, 3) float32: the canvas filled with one colour and its marks."""
+    marks = ink(texture)[..., None]
+    return _RGB[color] * (1 - marks) + np.array(INK, np.float32) * marks
 
 
 def _over(picture: np.ndarray, cover: np.ndarray, color: int, texture: str) -> np.ndarray:
-    marks = ink(texture)[..., None]
-    paint = _RGB[color] * (1 - marks) + np.array(INK, np.float32) * marks
-    return picture + (paint - picture) * cover[..., None]
+    return picture + (_paint(color, texture) - picture) * cover[..., None]
 
 
 def _texture_guess(piece: _Piece, pixels: _Pixels, visible: np.ndarray) -> tuple[str, float]:
@@ -281,9 +325,9 @@ def _texture_guess(piece: _Piece, pixels: _Pixels, visible: np.ndarray) -> tuple
         scores = (spread @ (found - found.mean())) / norm - 0.02 * _shift_lengths()
         if float(scores.max()) > agreement:
             best, agreement = texture, float(scores.max())
-    if plain_error < 0.05 or (agreement < CLEAR_MARKS and plain_error < 0.08):
-        return "plain", 1 - plain_error
-    return (best, agreement) if agreement >= CLEAR_MARKS else (UNCLEAR, agreement)
+    if agreement >= CLEAR_MARKS and float(found.std()) >= FAINT_MARKS:
+        return best, agreement
+    return ("plain", 1 - plain_error) if plain_error < DARK_PAINT else (UNCLEAR, agreement)
 
 
 _SHIFTS = [(dy, dx) for dy in range(-2, 3) for dx in range(-2, 3)]
@@ -299,8 +343,12 @@ def _shifted_marks(texture: str) -> np.ndarray:
     return np.stack([np.roll(ink(texture), shift, (0, 1)) for shift in _SHIFTS])
 
 
+def _grown(mask: np.ndarray) -> np.ndarray:
+    return ndimage.maximum_filter(mask, 3)
+
+
 def _touch(a: _Piece, b: _Piece) -> bool:
-    return bool((ndimage.maximum_filter(a.mask, 3) & b.mask).any())
+    return bool((_grown(a.mask) & b.mask).any())
 
 
 def _settle(
@@ -333,61 +381,91 @@ def _settle_pair(
     the front, twice."""
     assert front.fit and back.fit
     front_fit, back_fit = front.fit, back.fit
-    front_texture, back_texture, error = "plain", "plain", 0.0
+    back_texture, error = "plain", 0.0
     paper = np.full((CANVAS, CANVAS, 3), BACKGROUND, np.float32)
+    black, clear = np.zeros_like(paper), np.ones((CANVAS, CANVAS, 1), np.float32)
     for _ in range(2):
         below = _over(paper, back_fit.paste(), back.color, back_texture)
-        error, front_fit, front_texture = _refine(
-            image, below, 1.0, paper * 0, front_fit, front.color, weight
-        )
-        cover = front_fit.paste()[..., None]
-        top = _over(paper * 0, cover[..., 0], front.color, front_texture)
-        error, back_fit, back_texture = _refine(image, paper, 1 - cover, top, back_fit, back.color, weight)
+        _, front_fit, texture = _refine(image, (below, clear, black), front_fit, front.color, weight)
+        cover = front_fit.paste()
+        layers = (paper, 1 - cover[..., None], _over(black, cover, front.color, texture))
+        error, back_fit, back_texture = _refine(image, layers, back_fit, back.color, weight)
     return error, front_fit, back_fit
 
 
 def _refine(
     image: np.ndarray,
-    below: np.ndarray,
-    through: np.ndarray | float,
-    top: np.ndarray,
+    layers: tuple[np.ndarray, np.ndarray, np.ndarray],
     fit: _Fit,
     color: int,
     weight: np.ndarray,
 ) -> tuple[float, _Fit, str]:
-    """The shape, place within 2 pixels and texture of one object that render nearest to the image, when the
-    picture is (below with the object on it) * through + top. The squared error is a quadratic in the object's
-    coverage, so one matrix product prices all candidates."""
+    """The shape, place within SEARCH pixels and texture of one object that render nearest to the image.
+
+    layers: (below, through, top): the picture is (below with the object on it) * through + top. The squared
+    error is a quadratic in the object's coverage, so one matrix product prices all candidates.
+    """
+    below, through, top = layers
     start = below * through + top - image
-    fits, covers = _candidates(fit)
-    squares = covers**2
+    keys, covers, squares = _candidates(fit.size)
     best = (np.inf, fit, "plain")
     for texture in TEXTURES:
-        change = (_over(below, np.ones_like(weight), color, texture) - below) * through
-        linear = (weight * 2 * (start * change).sum(-1)).ravel()
-        square = (weight * (change**2).sum(-1)).ravel()
+        change = (_paint(color, texture) - below) * through
+        linear = _window(weight * 2 * (start * change).sum(-1), fit)
+        square = _window(weight * (change**2).sum(-1), fit)
         errors = covers @ linear + squares @ square
         k = int(errors.argmin())
         if errors[k] < best[0]:
-            best = (float(errors[k]), fits[k], texture)
-    base = float((weight[..., None] * start**2).sum())
-    return base + best[0], best[1], best[2]
+            shape, dy, dx = keys[k]
+            place = (_clamp(fit.top + dy, fit.size), _clamp(fit.left + dx, fit.size))
+            best = (float(errors[k]), _Fit(shape, fit.size, *place, fit.gain), texture)
+    return float((weight * (start**2).sum(-1)).sum()) + best[0], best[1], best[2]
 
 
-def _candidates(fit: _Fit) -> tuple[list[_Fit], np.ndarray]:
-    """Fits near this one, of every shape, and their coverage (candidates, N N)."""
-    places = [(fit.top + dy, fit.left + dx) for dy in (-2, -1, 0, 1, 2) for dx in (-2, -1, 0, 1, 2)]
-    room = range(-PAD, CANVAS + PAD - SIZES[fit.size] + 1)
-    fits = [
-        _Fit(shape, fit.size, top, left, fit.gain)
-        for shape in SHAPES
-        for top, left in places
-        if top in room and left in room
-    ]
-    return fits, np.stack([candidate.paste().ravel() for candidate in fits])
+def _clamp(start: int, size: str) -> int:
+    return min(max(start, -PAD), CANVAS + PAD - SIZES[size])
+
+
+def _window(plane: np.ndarray, fit: _Fit) -> np.ndarray:
+    """The pixels within SEARCH of a template's box, flat; zeros beyond the canvas."""
+    padded = np.zeros((CANVAS + 2 * MARGIN, CANVAS + 2 * MARGIN), np.float32)
+    padded[MARGIN:-MARGIN, MARGIN:-MARGIN] = plane
+    y, x, width = fit.top + MARGIN - SEARCH, fit.left + MARGIN - SEARCH, SIZES[fit.size] + 2 * SEARCH
+    return padded[y : y + width, x : x + width].ravel()
+
+
+@cache
+def _candidates(size: str) -> tuple[list[tuple[str, int, int]], np.ndarray, np.ndarray]:
+    """All (shape, dy, dx) within SEARCH pixels, with their coverage and its square in that window."""
+    steps = range(-SEARCH, SEARCH + 1)
+    keys = [(shape, dy, dx) for shape in SHAPES for dy in steps for dx in steps]
+    extent = SIZES[size]
+    stack = np.zeros((len(keys), extent + 2 * SEARCH, extent + 2 * SEARCH), np.float32)
+    for plane, (shape, dy, dx) in zip(stack, keys, strict=True):
+        y, x = dy + SEARCH, dx + SEARCH
+        plane[y : y + extent, x : x + extent] = coverage(shape, size)
+    covers = stack.reshape(len(keys), -1)
+    return keys, covers, covers**2
 
 
 # ---- the picture -----------------------------------------------------------------------------------------
+
+
+def _check(pieces: list[_Piece], fronts: set[tuple[int, int]], owner: np.ndarray, pixels: _Pixels) -> None:
+    """Give up the fits of meeting pieces that are not clear, now that it is known whose the ink is."""
+    for front, back in fronts:
+        owner = owner.copy()
+        pale = (pixels.color < COLORED) & (pixels.alpha > 0.12)
+        owner[pale & pieces[back].mask] = pieces[back].color
+        owner[pale & pieces[front].mask] = pieces[front].color
+    for piece in pieces:
+        if piece.fit is None or piece.quality >= CLEAR_FIT:
+            continue
+        target = np.where(owner == piece.color, pixels.alpha, 0)
+        hidden = (owner >= 0) & (owner != piece.color)
+        piece.quality = _quality(target, hidden, piece.fit)[piece.fit.shape]
+        if piece.quality < CLEAR_FIT:
+            piece.fit = None
 
 
 def _orphans(pixels: _Pixels, owner: np.ndarray) -> list[np.ndarray]:
@@ -435,12 +513,14 @@ def detect(image: np.ndarray) -> list[Detection]:
     pieces = [piece for piece in pieces if not _seam(piece, pieces)]
     pieces += [_Piece(-1, 0.0, mask, None) for mask in _orphans(pixels, owner)]
     fronts = _settle(image.astype(np.float32), pieces, owner, pixels)
+    _check(pieces, fronts, owner, pixels)
     found = []
     for i, piece in enumerate(pieces):
-        visible = piece.mask.copy()
-        for front, back in fronts:
-            if back == i:
-                visible &= ~ndimage.maximum_filter(pieces[front].mask, 3)
+        visible = piece.mask
+        for pair in (pair for pair in fronts if i in pair):
+            # along the border the two paints mix
+            front = pieces[pair[0]].mask
+            visible = visible & (ndimage.minimum_filter(front, 3) if pair[0] == i else ~_grown(front))
         texture = UNCLEAR if piece.fit is None else _texture_guess(piece, pixels, visible)[0]
         found.append(_detection(piece, texture))
     return sorted(found, key=lambda d: -int(d.mask.sum()))
