@@ -24,6 +24,8 @@ SD_AUTOENCODER: dict[str, Any] = {
     "latent_channels": 4,
     "scaling_factor": 0.18215,
 }
+LEVELS = ("down_block_types", "up_block_types", "block_out_channels")
+"""Its fields with one entry per resolution."""
 
 
 class Autoencoder(nn.Module):
@@ -116,11 +118,20 @@ def _scale(config: Any) -> tuple[Tensor, Tensor]:
 
 
 def random_autoencoder(
-    *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+    *,
+    latent_channels: int = 4,
+    downscale: int = 8,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
 ) -> Autoencoder:
-    """An untrained autoencoder of Stable Diffusion's architecture."""
+    """An untrained autoencoder: Stable Diffusion's architecture, cut to the levels that `downscale` needs."""
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
-    vae: Any = AutoencoderKL(**SD_AUTOENCODER)
+    levels = downscale.bit_length()
+    if not 1 <= levels <= 4 or 2 ** (levels - 1) != downscale:
+        raise ValueError(f"downscale must be 1, 2, 4 or 8, got {downscale}")
+    sizes: dict[str, Any] = SD_AUTOENCODER | {name: SD_AUTOENCODER[name][:levels] for name in LEVELS}
+    sizes["latent_channels"] = latent_channels
+    vae: Any = AutoencoderKL(**sizes)
     vae = vae.to(dtype)
     return Autoencoder(vae.eval().requires_grad_(False)).to(device)

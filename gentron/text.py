@@ -249,6 +249,11 @@ class TextEncoders:
                 towers[name] = _load(name, source, model, limit, torch.device(device), wanted)
         return cls(**towers)
 
+    @property
+    def max_length(self) -> int:
+        """Tokens of the longest encoder input."""
+        return max(tower.max_length for tower in (self.clip, self.t5) if tower is not None)
+
     @torch.no_grad()
     def encode(self, prompts: Sequence[str], *, batch_size: int | None = None) -> PromptEmbeds:
         """Encode B prompts; "" is the unconditional branch. L is always the encoder's max_length.
@@ -277,9 +282,11 @@ class TextEncoders:
         lines = []
         for tower in towers:
             if long := tower.too_long(prompts):
-                which = ", ".join(map(str, long))
+                number = "1 prompt" if len(long) == 1 else f"{len(long)} prompts"
+                first = prompts[long[0]]
                 lines.append(
-                    f"{tower.name} reads {tower.max_length} tokens; cut off: the end of prompt {which}"
+                    f"{tower.name} reads {tower.max_length} tokens: the end of {number} is cut off"
+                    f" ('{first[:40]}...')"
                 )
         if unknown := set[str]().union(*(tower.unknown_words(prompts) for tower in towers)):
             lines.append(f"words this model's text encoder does not know: {', '.join(sorted(unknown))}")
@@ -344,38 +351,50 @@ def _load(
     return TextEncoder(name, tokenizer, model.eval().requires_grad_(False).to(device), limit)
 
 
-def random_clip(*, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> TextEncoder:
-    """An untrained CLIP-L text tower (123M parameters) with a HashTokenizer."""
+def random_clip(
+    width: int = 768, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+) -> TextEncoder:
+    """An untrained CLIP text tower with a HashTokenizer: CLIP-L (123M) at its width, else two layers."""
     from transformers import CLIPTextConfig, CLIPTextModel
 
-    model: Any = CLIPTextModel(CLIPTextConfig(**CLIP_L))
+    sizes = dict(CLIP_L)
+    if width != CLIP_L["hidden_size"]:
+        sizes |= {"hidden_size": width, "projection_dim": width, "intermediate_size": 4 * width}
+        sizes |= {"num_hidden_layers": 2, "num_attention_heads": 1}
+    model: Any = CLIPTextModel(CLIPTextConfig(**sizes))
     model = model.to(device=device, dtype=dtype)
     tokenizer = HashTokenizer(
-        CLIP_L["vocab_size"],
-        bos=CLIP_L["bos_token_id"],
-        eos=CLIP_L["eos_token_id"],
-        pad=CLIP_L["pad_token_id"],
+        sizes["vocab_size"], bos=sizes["bos_token_id"], eos=sizes["eos_token_id"], pad=sizes["pad_token_id"]
     )
     return TextEncoder("clip", tokenizer, model.eval().requires_grad_(False), CLIP_MAX_LENGTH)
 
 
-def random_t5(*, device: torch.device | str = "cpu", dtype: torch.dtype = torch.bfloat16) -> TextEncoder:
-    """An untrained Flan-T5-XXL encoder (4.76B parameters, 9.5 GB in bf16) with a HashTokenizer.
+def random_t5(
+    width: int = 4096, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.bfloat16
+) -> TextEncoder:
+    """An untrained T5 encoder with a HashTokenizer: Flan-T5-XXL (4.76B) at its width, else two layers.
 
-    It is built without storage and filled in its final dtype, so it never takes more memory than its weights.
+    It is built without storage and filled in its final dtype: 9.5 GB in bf16 is also its peak.
     """
     from transformers import T5Config, T5EncoderModel
 
     _check_t5_dtype(dtype)
+    sizes = dict(T5_XXL)
+    if width != T5_XXL["d_model"]:
+        sizes |= {"d_model": width, "d_ff": 4 * width, "num_layers": 2, "num_heads": 2}
     with torch.device("meta"):
-        model: Any = T5EncoderModel(T5Config(**T5_XXL))
+        model: Any = T5EncoderModel(T5Config(**sizes))
     assert not list(model.buffers()), "a buffer would be left unset by to_empty"
     model = model.to(dtype).to_empty(device=device)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if "layer_norm" in name:
-                parameter.fill_(1.0)
-            else:
-                parameter.normal_(std=parameter.shape[-1] ** -0.5)
-    tokenizer = HashTokenizer(T5_XXL["vocab_size"], eos=T5_XXL["eos_token_id"], pad=T5_XXL["pad_token_id"])
+    _fill_t5(model)
+    tokenizer = HashTokenizer(sizes["vocab_size"], eos=sizes["eos_token_id"], pad=sizes["pad_token_id"])
     return TextEncoder("t5", tokenizer, model.eval().requires_grad_(False), T5_MAX_LENGTH)
+
+
+@torch.no_grad()
+def _fill_t5(model: nn.Module) -> None:
+    for name, parameter in model.named_parameters():
+        if "layer_norm" in name:
+            parameter.fill_(1.0)
+        else:
+            parameter.normal_(std=parameter.shape[-1] ** -0.5)

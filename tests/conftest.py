@@ -1,0 +1,15 @@
+"""Fixtures for all tests. tests/ is a package so that pytest puts the repository root on sys.path."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.tiny import make_tiny_checkpoint
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A read-only tiny checkpoint folder; copy it before changing anything."""
+    return make_tiny_checkpoint(tmp_path_factory.mktemp("tiny") / "checkpoint")
