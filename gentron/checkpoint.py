@@ -1,16 +1,14 @@
 """A checkpoint is a folder: config.json, model.safetensors, autoencoder and text encoders (or their ids).
 
-Everything is written beside its place, flushed to the disk and renamed: whole or absent.
+It is written whole or not at all (gentron/atomic.py).
 """
 
 from __future__ import annotations
 
 import json
 import os
-import secrets
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -21,6 +19,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from gentron.atomic import atomic_file as atomic_file
+from gentron.atomic import atomic_folder
 from gentron.config import from_dict, to_dict
 from gentron.diffusion import NoiseSchedule, PredictionType, check_prediction_type
 from gentron.errors import UserError
@@ -94,58 +94,6 @@ class CheckpointConfig:
         for encoder in self.model.encoders:
             if getattr(self.text, encoder) is None:
                 raise ValueError(f"text.{encoder} must be set: the model has {encoder}_width")
-
-
-# ---- atomic writes -----------------------------------------------------------------------------------------
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _sibling(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-
-
-@contextmanager
-def atomic_file(path: Path) -> Iterator[Path]:
-    """Yield a path beside `path` to write to; it takes its place when the block ends without an error."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _sibling(path)
-    try:
-        yield temporary
-        _fsync(temporary)
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    _fsync(path.parent)
-
-
-@contextmanager
-def atomic_folder(folder: Path) -> Iterator[Path]:
-    """The same for a folder; one that stands there already is moved aside first and removed at the end."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _sibling(folder)
-    try:
-        temporary.mkdir()
-        yield temporary
-        for path in (*sorted(temporary.rglob("*")), temporary):
-            _fsync(path)
-        old = _sibling(folder) if folder.exists() else None
-        if old is not None:
-            os.rename(folder, old)
-        os.rename(temporary, folder)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-    _fsync(folder.parent)
-    if old is not None:
-        shutil.rmtree(old)
 
 
 # ---- saving and loading ------------------------------------------------------------------------------------

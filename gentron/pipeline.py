@@ -26,6 +26,7 @@ from gentron.checkpoint import (
     DiffusionConfig,
     SamplingConfig,
     TextConfig,
+    find_checkpoint,
     load_model,
     read_config,
     resolve_part,
@@ -34,6 +35,7 @@ from gentron.diffusion import Denoiser, check_num_inference_steps, inference_tim
 from gentron.errors import UserError
 from gentron.guidance import check_guidance, classifier_free
 from gentron.model import GenTron, GenTronConfig
+from gentron.presets import PRESETS
 from gentron.samplers import SAMPLERS
 from gentron.text import PromptEmbeds, TextEncoders, random_clip, random_t5
 
@@ -47,6 +49,8 @@ GPU_IMAGES_PER_PASS = 16
 GPU_PROMPTS_PER_PASS = 32
 LARGE_T5_WIDTH = 2048
 """From here on (T5-XL, XXL: 2.4 GB and 9.5 GB in bf16) text encoders and denoiser are not held together."""
+
+MINI_DOWNSCALE = 4
 
 Progress = Callable[[float], None]
 """Images done so far, those under way as fractions -> None."""
@@ -446,6 +450,31 @@ def usable_device(device: torch.device | str) -> torch.device:
         reason = (str(error).splitlines() or ["not available"])[0]
         raise UserError(f"cannot use the device '{device}' here: {reason}; try --device cpu") from error
     return found
+
+
+def open_pipeline(
+    model: str,
+    *,
+    checkpoint: Path | None = None,
+    random_weights: bool = False,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype | str | None = None,
+) -> GenTronPipeline:
+    """The system that a command line names: a preset, or the folder of a checkpoint.
+
+    dtype: a torch dtype or its name.   Raises UserError when there are no weights, with the ways on.
+    """
+    if isinstance(dtype, str):
+        dtype = getattr(torch, dtype)
+    assert dtype is None or isinstance(dtype, torch.dtype), f"not a dtype: {dtype}"
+    if not random_weights:
+        return GenTronPipeline.from_pretrained(
+            find_checkpoint(model, checkpoint=checkpoint), device=device, dtype=dtype
+        )
+    if model not in PRESETS:
+        raise UserError(f"--random-weights needs a preset's name ({', '.join(PRESETS)}), got '{model}'")
+    downscale = MINI_DOWNSCALE if model == "mini" else 8
+    return GenTronPipeline.random_init(PRESETS[model](), downscale=downscale, device=device, dtype=dtype)
 
 
 def random_model(config: GenTronConfig, *, device: torch.device, dtype: torch.dtype) -> GenTron:

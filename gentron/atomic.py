@@ -1,0 +1,62 @@
+"""Files and folders that are whole or absent: written beside their place, flushed to the disk, renamed."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sibling(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """Yield a path beside `path` to write to; it takes its place when the block ends without an error."""
+    if path.exists() and not path.is_file():  # a folder, or a device, which renaming would replace
+        raise OSError(errno.EINVAL, "not a regular file, cannot be replaced", str(path))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _sibling(path)
+    try:
+        yield temporary
+        _fsync(temporary)
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _fsync(path.parent)
+
+
+@contextmanager
+def atomic_folder(folder: Path) -> Iterator[Path]:
+    """The same for a folder; one that stands there already is moved aside first and removed at the end."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _sibling(folder)
+    try:
+        temporary.mkdir()
+        yield temporary
+        for path in (*sorted(temporary.rglob("*")), temporary):
+            _fsync(path)
+        old = _sibling(folder) if folder.exists() else None
+        if old is not None:
+            os.rename(folder, old)
+        os.rename(temporary, folder)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    _fsync(folder.parent)
+    if old is not None:
+        shutil.rmtree(old)
