@@ -48,7 +48,7 @@ def _captions_from_jsonl(path: Path) -> list[Item]:
 
 
 def list_folder(folder: Path) -> list[Item]:
-    """Every picture with its captions: from captions.jsonl, else from a .txt beside each picture (one a line)."""
+    """Every picture with its captions: from captions.jsonl, else a .txt beside each (one a line)."""
     if not folder.is_dir():
         raise UserError(f"no such data folder: {folder} (expected 'shapes' or a folder of pictures)")
     listing = folder / "captions.jsonl"
@@ -89,7 +89,7 @@ def load_picture(path: Path, image_size: int) -> Tensor:
 
 
 class FolderSource:
-    """Pictures of a folder in a keyed order; the held-back ones are those with the smallest hash of the name."""
+    """Pictures of a folder in a keyed order; held back are the smallest hashes of the name."""
 
     def __init__(
         self, folder: Path, *, encode: Encode, image_size: int, seed: int, validation_size: int

@@ -1,4 +1,4 @@
-"""The built-in world as a data source: a pool of scenes, encoded once, with captions phrased anew each visit."""
+"""The built-in world as a data source: scenes encoded once, captions phrased anew on each visit."""
 
 # B batch, C latent channels, H W latent size
 

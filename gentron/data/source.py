@@ -44,6 +44,6 @@ def _epoch_order(seed: int, epoch: int, num_items: int) -> np.ndarray:
 
 
 def item_of_index(seed: int, global_index: int, num_items: int) -> int:
-    """The item that a global index visits: every epoch is a permutation of all items, keyed on (seed, epoch)."""
+    """The item that a global index visits: an epoch is a permutation of all, keyed on (seed, epoch)."""
     epoch, position = divmod(global_index, num_items)
     return int(_epoch_order(seed, epoch, num_items)[position])

@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(
-    no_args_is_help=True, help="Train models: t2i, and the mini model's autoencoder and text encoders."
-)
+from gentron.console import make_app
+
+app = make_app("Train models: t2i, and the mini model's autoencoder and text encoders.")
 
 
 class Resume(StrEnum):

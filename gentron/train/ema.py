@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
+Model = TypeVar("Model", bound=nn.Module)
 
-def make_ema(model: nn.Module) -> nn.Module:
+
+def make_ema(model: Model) -> Model:
     """A frozen fp32 copy of the model in eval mode."""
     return copy.deepcopy(model).float().eval().requires_grad_(False)
 

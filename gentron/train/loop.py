@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,43 +15,57 @@ import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from gentron.autoencoder import Autoencoder
+from gentron.checkpoint import atomic_file
 from gentron.config import to_dict
 from gentron.data import DataSource
 from gentron.diffusion import NoiseSchedule, add_noise, target
 from gentron.errors import UserError
 from gentron.model import GenTron, GenTronConfig
-from gentron.text import TextEncoders
+from gentron.text import PromptEmbeds, TextEncoders
 from gentron.train.ema import make_ema, update_ema
 from gentron.train.loss import draw, loss_weights, squared_error
 from gentron.train.metrics import MetricsLog, SpikeDetector, StepRecord, read_interval
 from gentron.train.optimizer import learning_rate_at, make_optimizer, step_unless
+from gentron.train.prefetch import prefetch, trim_padding
 from gentron.train.recipe import TrainRecipe
 from gentron.train.state import list_checkpoints, load_state, read_progress, save_state
-from gentron.train.validation import sample_grid, validation_losses, validation_set
+from gentron.train.validation import sample_grid, sample_set, validation_losses, validation_set
+
+CONFIG_FILE = "config.json"
 
 
 class TrainResult(NamedTuple):
     """What a finished (or stopped) run leaves in memory."""
 
-    ema: nn.Module
+    ema: GenTron
     images_seen: int
     num_skipped: int
     seconds: float
 
 
-@contextmanager
-def compute(device: torch.device, precision: str) -> Iterator[None]:
-    """Autocast for bf16; on a CPU, attention as explicit products (its flash backward took half a step)."""
-    with ExitStack() as stack:
-        if precision == "bf16":
-            stack.enter_context(torch.autocast(device.type, torch.bfloat16))
-        if device.type == "cpu":
-            stack.enter_context(sdpa_kernel(SDPBackend.MATH))
-        yield
+class Prepared(NamedTuple):
+    """A micro-batch ready for the model, on its device, with everything random drawn."""
+
+    latents: Tensor
+    noise: Tensor
+    timesteps: Tensor
+    prompt_embeds: PromptEmbeds
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+
+
+def attention(device: torch.device) -> AbstractContextManager[object]:
+    """On a CPU, attention as explicit products: its flash backward in bf16 took twice the rest of the step.
+
+    The choice is global to the process, not to a thread, so it is made once, around everything.
+    """
+    return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()
 
 
 def is_due(before: int, now: int, every: int) -> bool:
@@ -63,26 +77,30 @@ def schedule_of(recipe: TrainRecipe) -> NoiseSchedule:
     return NoiseSchedule(rescale_zero_terminal_snr=recipe.zero_terminal_snr)
 
 
-def start_run(out: Path, config: dict[str, object], *, resume: bool) -> Path | None:
-    """Claim the run folder: None for a new run, else the checkpoint to go on from.
-
-    Raises UserError if the folder holds a run and resume is off, or one with another configuration.
-    """
-    path = out / "config.json"
-    if path.exists():
+def check_run_folder(out: Path, *, resume: bool) -> None:
+    """UserError unless `out` is free, or holds a run that is to be resumed."""
+    if (out / CONFIG_FILE).exists():
         if not resume:
             raise UserError(f"{out} holds a run already: add --resume auto, or choose another --out")
-        stored = json.loads(path.read_text("utf-8"))
-        wrong = sorted(_differences(stored, json.loads(json.dumps(config))))
+    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out} exists and is not a run: choose another --out")
+
+
+def start_run(out: Path, config: dict[str, object], *, resume: bool) -> Path | None:
+    """Claim the run folder and store the configuration; the checkpoint to go on from, None for a new run.
+
+    Raises UserError where check_run_folder does, and if the run there has another configuration.
+    """
+    check_run_folder(out, resume=resume)
+    path, wanted = out / CONFIG_FILE, json.loads(json.dumps(config))
+    if path.exists():
+        wrong = sorted(_differences(json.loads(path.read_text("utf-8")), wanted))
         if wrong:
-            raise UserError(f"{out} was started with another configuration ({', '.join(wrong[:4])}): "
-                            "choose another --out")  # fmt: skip
-    elif out.is_dir() and any(out.iterdir()):
-        raise UserError(f"{out} is not empty and not a run: choose another --out")
-    out.mkdir(parents=True, exist_ok=True)
-    temporary = out / "config.json.tmp"
-    temporary.write_text(json.dumps(config, indent=2) + "\n", "utf-8")
-    temporary.replace(path)
+            raise UserError(
+                f"{out} holds a run with another configuration ({'; '.join(wrong[:3])}): choose another --out"
+            )
+    with atomic_file(path) as temporary:
+        temporary.write_text(json.dumps(config, indent=2) + "\n", "utf-8")
     checkpoints = list_checkpoints(out)
     return checkpoints[-1] if checkpoints else None
 
@@ -93,6 +111,18 @@ def _differences(stored: object, wanted: object, path: str = "") -> Iterator[str
             yield from _differences(stored.get(key), wanted.get(key), f"{path}.{key}" if path else str(key))
     elif stored != wanted:
         yield f"{path}: {stored!r} there, {wanted!r} now"
+
+
+def make_progress(console: Console) -> Progress:
+    columns = (
+        TextColumn("{task.completed:,.0f} / {task.total:,.0f} images"),
+        BarColumn(),
+        TextColumn("{task.fields[state]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    return Progress(*columns, console=console, disable=not console.is_terminal)
 
 
 def train(
@@ -106,7 +136,7 @@ def train(
     device: torch.device,
     resume: bool = False,
     stop_at_images: int | None = None,
-    build_model: Callable[[GenTronConfig], nn.Module] = GenTron,
+    build_model: Callable[[GenTronConfig], GenTron] = GenTron,
     rank: int = 0,
     world_size: int = 1,
     console: Console | None = None,
@@ -140,6 +170,7 @@ def train(
     weights = loss_weights(recipe, schedule).to(device)
     held_back = source.held_back()
     fixed = validation_set(held_back, text_encoders, schedule, seed=seed, device=device)
+    sampled = sample_set(text_encoders, held_back, recipe, seed=seed, device=device)
     latent_shape = tuple(held_back.latents.shape[1:])
     stop_at = min(recipe.total_images, stop_at_images or recipe.total_images)
     share = recipe.global_batch_size // world_size  # this rank's consecutive part of every global batch
@@ -150,40 +181,44 @@ def train(
     started = time.monotonic() - progress["seconds"]
     interval_start, interval_images = time.monotonic(), images_seen
 
-    columns = (
-        TextColumn("{task.completed:,.0f} / {task.total:,.0f} images"), BarColumn(), TextColumn("{task.fields[state]}"),
-        TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
-    )  # fmt: skip
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task("train", total=stop_at, completed=images_seen, state="")
-        while images_seen < stop_at:
-            # One optimizer step over the global batch, a micro-batch at a time.
-            first = images_seen + rank * share
-            loss_sum = torch.zeros((), device=device)
+    def prepare(global_indices: range) -> Prepared:
+        """Samples and everything random about them, from their global indices alone."""
+        batch = source.batch(global_indices)
+        drawn = draw(
+            recipe,
+            seed=seed,
+            global_indices=global_indices,
+            shape=latent_shape,
+            num_timesteps=schedule.num_train_timesteps,
+        )
+        dropped = zip(drawn.drops_caption, batch.captions, strict=True)
+        prompt_embeds = text_encoders.encode(["" if drops else caption for drops, caption in dropped])
+        return Prepared(
+            batch.latents.to(device),
+            drawn.noise.to(device),
+            drawn.timesteps.to(device),
+            trim_padding(prompt_embeds.to(device)) if device.type == "cpu" else prompt_embeds.to(device),
+        )
+
+    def micro_batches() -> Iterator[range]:
+        """This rank's part of every global batch that is left, cut into micro-batches."""
+        for step_start in range(images_seen, stop_at, recipe.global_batch_size):
+            first = step_start + rank * share
             for start in range(first, first + share, micro_batch):
-                global_indices = range(start, min(start + micro_batch, first + share))
+                yield range(start, min(start + micro_batch, first + share))
 
-                # Samples and everything random about them, from their global indices.
-                batch = source.batch(global_indices)
-                drawn = draw(
-                    recipe,
-                    seed=seed,
-                    global_indices=global_indices,
-                    shape=latent_shape,
-                    num_timesteps=schedule.num_train_timesteps,
-                )
-                captions = [
-                    "" if drops else caption
-                    for drops, caption in zip(drawn.drops_caption, batch.captions, strict=True)
-                ]
-                prompt_embeds = text_encoders.encode(captions).to(device)
-                latents = batch.latents.to(device, non_blocking=True)
-                noise = drawn.noise.to(device, non_blocking=True)
-                timesteps = drawn.timesteps.to(device, non_blocking=True)
-
-                # Forward and backward.
+    with ExitStack() as stack:
+        stack.enter_context(attention(device))
+        bar = stack.enter_context(make_progress(console))
+        task = bar.add_task("train", total=stop_at, completed=images_seen, state="")
+        prepared = stack.enter_context(prefetch(prepare, micro_batches()))
+        while images_seen < stop_at:
+            # One optimizer step over the global batch, a micro-batch at a time: forward and backward.
+            loss_sum = torch.zeros((), device=device)
+            for _ in range(-(-share // micro_batch)):
+                latents, noise, timesteps, prompt_embeds = next(prepared)
                 noisy_latents = add_noise(schedule, latents, noise, timesteps)
-                with compute(device, recipe.precision):
+                with autocast(device, recipe.precision):
                     model_output = model(noisy_latents, timesteps, prompt_embeds)
                 wanted = target(schedule, latents, noise, timesteps, recipe.prediction_type)
                 loss = (squared_error(model_output, wanted) * weights[timesteps]).sum()
@@ -229,26 +264,22 @@ def train(
                 shown = "none" if interval.loss is None else f"{interval.loss:.4f}"
                 bar.update(task, state=f"loss {shown}  {rate:.0f} images/s")
                 if not console.is_terminal:
-                    left = (stop_at - images_seen) / rate
-                    console.print(
-                        f"{images_seen:,} images  loss {shown}  {rate:.1f} images/s  {left / 60:.0f} min left",
-                        highlight=False,
-                    )
+                    left = (stop_at - images_seen) / rate / 60
+                    line = f"{images_seen:,} images  loss {shown}  {rate:.1f} images/s  {left:.0f} min left"
+                    console.print(line, highlight=False)
 
             # Validation loss and pictures, both with the averaged weights.
             if is_last or is_due(before, images_seen, recipe.validate_every):
-                with compute(device, recipe.precision):
+                with autocast(device, recipe.precision):
                     losses = validation_losses(ema, fixed, schedule, recipe)
                 mean = float(np.mean(list(losses.values())))
                 log.write(
                     "validation", images_seen, {"loss": mean, **{f"t{t}": v for t, v in losses.items()}}
                 )
                 console.print(f"{images_seen:,} images  validation loss {mean:.4f}", highlight=False)
-            if recipe.sample_prompts and (is_last or is_due(before, images_seen, recipe.sample_every)):
-                with compute(device, recipe.precision):
-                    grid = sample_grid(
-                        ema, text_encoders, autoencoder, schedule, recipe, seed=seed, device=device
-                    )
+            if sampled is not None and (is_last or is_due(before, images_seen, recipe.sample_every)):
+                with autocast(device, recipe.precision):
+                    grid = sample_grid(ema, sampled, autoencoder, schedule, recipe)
                 (out / "samples").mkdir(exist_ok=True)
                 grid.save(out / "samples" / f"{images_seen:012d}.png")
                 log.picture("samples", images_seen, np.asarray(grid))

@@ -14,8 +14,12 @@ from gentron.train.recipe import TrainRecipe
 def make_optimizer(parameters: Iterable[nn.Parameter], recipe: TrainRecipe) -> torch.optim.AdamW:
     """AdamW with betas (0.9, 0.999), in one fused pass over the parameters."""
     return torch.optim.AdamW(
-        list(parameters), lr=recipe.learning_rate, betas=(0.9, 0.999), weight_decay=recipe.weight_decay, fused=True
-    )  # fmt: skip
+        list(parameters),
+        lr=recipe.learning_rate,
+        betas=(0.9, 0.999),
+        weight_decay=recipe.weight_decay,
+        fused=True,
+    )
 
 
 def learning_rate_at(recipe: TrainRecipe, images_seen: int) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,18 +12,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from gentron.checkpoint import atomic_folder
 from gentron.errors import UserError
 
 KEEP = 2
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
@@ -54,27 +46,21 @@ def save_state(
 ) -> Path:
     """Write everything that a resume needs; `progress` holds images_seen. Keeps the last two checkpoints.
 
-    Written beside its place, flushed to the disk, then renamed: after a kill at any moment the newest
-    numbered folder is whole.
+    A kill at any moment leaves the newest numbered folder whole. Raises OSError when the disk is full.
     """
     final = checkpoint_folder(out, progress["images_seen"])
     if final.exists():
         return final
-    temporary = final.with_name(f"tmp-{final.name}")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
+    for leftover in final.parent.glob(".*.tmp"):  # of a run that was killed while it wrote
+        shutil.rmtree(leftover)
     try:
-        _save_tensors(model.state_dict(), temporary / "model.safetensors")
-        _save_tensors(ema.state_dict(), temporary / "ema.safetensors")
-        _save_tensors(_optimizer_tensors(optimizer, model), temporary / "optimizer.safetensors")
-        (temporary / "progress.json").write_text(json.dumps(progress, indent=2) + "\n", "utf-8")
-        for path in (*temporary.iterdir(), temporary):
-            _fsync(path)
-        os.rename(temporary, final)
-    except (OSError, SafetensorError) as error:
-        shutil.rmtree(temporary, ignore_errors=True)
+        with atomic_folder(final) as folder:
+            _save_tensors(model.state_dict(), folder / "model.safetensors")
+            _save_tensors(ema.state_dict(), folder / "ema.safetensors")
+            _save_tensors(_optimizer_tensors(optimizer, model), folder / "optimizer.safetensors")
+            (folder / "progress.json").write_text(json.dumps(progress, indent=2) + "\n", "utf-8")
+    except SafetensorError as error:  # how safetensors reports a full disk
         raise OSError(f"cannot write checkpoint {final}: {error}") from error
-    _fsync(final.parent)
     for old in list_checkpoints(out)[:-KEEP]:
         shutil.rmtree(old)
     return final

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import replace
-from importlib.resources import files
 from pathlib import Path
 
 import torch
@@ -13,12 +12,21 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 
 from gentron.autoencoder import Autoencoder
+from gentron.checkpoint import (
+    CheckpointConfig,
+    DiffusionConfig,
+    SamplingConfig,
+    TextConfig,
+    bundled_mini,
+    save_checkpoint,
+)
+from gentron.config import to_dict
 from gentron.data import DataSource
 from gentron.data.folder import FolderSource
 from gentron.data.shapes import ShapesSource
 from gentron.errors import UserError
 from gentron.text import TextEncoders
-from gentron.train.loop import TrainResult, train
+from gentron.train.loop import TrainResult, check_run_folder, schedule_of, train
 from gentron.train.recipe import TrainRecipe
 from gentron.train.recipes import RECIPES
 
@@ -42,7 +50,7 @@ def resolve_recipe(name: str, *, autoencoder: Path | None, text: Path | None) ->
 
 
 def _bundled(part: str) -> str:
-    folder = Path(str(files("gentron"))) / "weights" / "mini" / part
+    folder = bundled_mini() / part
     if not folder.is_dir():
         command = "autoencoder" if part == "autoencoder" else "text"
         raise UserError(
@@ -124,6 +132,7 @@ def run(
     console: Console,
 ) -> Path:
     """Train and write `out/model`, a checkpoint folder with the averaged weights in fp16."""
+    check_run_folder(out, resume=resume)  # before anything that takes time
     autoencoder = Autoencoder.from_pretrained(recipe.autoencoder, device=device)
     if autoencoder.latent_channels != recipe.model.in_channels:
         raise UserError(
@@ -154,8 +163,58 @@ def run(
     return export(recipe, result, out=out, seed=seed, device=device, data=source.name)
 
 
+def _checkpoint_part(name: str, source: str | None, parts: dict[str, Path]) -> str | None:
+    """What config.json calls a part: a folder is copied in under its name, a hub id stays one."""
+    if source is None or not Path(source).is_dir():
+        return source
+    parts[name] = Path(source)
+    return name
+
+
 def export(
     recipe: TrainRecipe, result: TrainResult, *, out: Path, seed: int, device: torch.device, data: str
 ) -> Path:
-    """The finished model as a checkpoint folder: EMA weights in fp16, autoencoder and text encoders inside."""
-    raise NotImplementedError
+    """The finished model as a checkpoint folder: EMA weights in fp16, frozen parts copied in."""
+    parts: dict[str, Path] = {}
+    autoencoder = _checkpoint_part("autoencoder", recipe.autoencoder, parts)
+    assert autoencoder is not None
+    schedule = schedule_of(recipe)
+    device_name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    config = CheckpointConfig(
+        model=recipe.model,
+        diffusion=DiffusionConfig(
+            num_train_timesteps=schedule.num_train_timesteps,
+            beta_start=schedule.beta_start,
+            beta_end=schedule.beta_end,
+            rescale_zero_terminal_snr=schedule.rescale_zero_terminal_snr,
+            prediction_type=recipe.prediction_type,
+        ),
+        autoencoder=autoencoder,
+        text=TextConfig(
+            clip=_checkpoint_part("clip", recipe.clip, parts),
+            t5=_checkpoint_part("t5", recipe.t5, parts),
+            clip_max_length=recipe.clip_max_length,
+            t5_max_length=recipe.t5_max_length,
+        ),
+        sampling=SamplingConfig(
+            image_size=recipe.image_size,
+            sampler=recipe.sampler,
+            num_inference_steps=recipe.num_inference_steps,
+            guidance_scale=recipe.guidance_scale,
+        ),
+        training={
+            "recipe": to_dict(recipe),
+            "data": data,
+            "seed": seed,
+            "images_seen": result.images_seen,
+            "num_skipped": result.num_skipped,
+            "seconds": round(result.seconds),
+            "device": device_name,
+            "num_threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+        },
+    )
+    # the folders' own paths are of no use to whoever gets the model
+    for part in parts:
+        config.training["recipe"][part] = part
+    return save_checkpoint(out / "model", config, result.ema.state_dict(), parts=parts, dtype=torch.float16)

@@ -15,6 +15,7 @@ from gentron.autoencoder import Autoencoder
 from gentron.data import Batch, Stream, keyed_rng
 from gentron.diffusion import NoiseSchedule, add_noise, target
 from gentron.guidance import classifier_free
+from gentron.model import GenTron
 from gentron.samplers import SAMPLERS
 from gentron.text import PromptEmbeds, TextEncoders
 from gentron.train.loss import squared_error
@@ -74,38 +75,53 @@ def validation_losses(
     return losses
 
 
-@torch.no_grad()
-def sample_grid(
-    model: nn.Module,
-    text_encoders: TextEncoders,
-    autoencoder: Autoencoder,
-    schedule: NoiseSchedule,
-    recipe: TrainRecipe,
-    *,
-    seed: int,
-    device: torch.device,
-) -> Image.Image:
-    """The recipe's prompts, four a row, from noise that never changes."""
+class SampleSet(NamedTuple):
+    """The recipe's prompts, the empty prompt as often, and noise that never changes (B, C, H, W)."""
+
+    prompt_embeds: PromptEmbeds
+    negative_prompt_embeds: PromptEmbeds
+    noise: Tensor
+
+
+def sample_set(
+    text_encoders: TextEncoders, like: Batch, recipe: TrainRecipe, *, seed: int, device: torch.device
+) -> SampleSet | None:
+    """like: any batch of the data, for the latents' shape.   None if the recipe has no prompts."""
     prompts = list(recipe.sample_prompts)
-    side = recipe.image_size // autoencoder.downscale
-    shape = (recipe.model.in_channels, side, side)
+    if not prompts:
+        return None
+    shape = tuple(like.latents.shape[1:])
     noise = torch.stack([normal(seed, i, Stream.SAMPLING, shape) for i in range(len(prompts))])
-    denoiser = classifier_free(
-        model.conditioned,  # type: ignore[arg-type]
+    return SampleSet(
         text_encoders.encode(prompts).to(device),
         text_encoders.encode([""] * len(prompts)).to(device),
+        noise.to(device),
+    )
+
+
+@torch.no_grad()
+def sample_grid(
+    model: GenTron, sampled: SampleSet, autoencoder: Autoencoder, schedule: NoiseSchedule, recipe: TrainRecipe
+) -> Image.Image:
+    """Pictures of the sample set, four a row."""
+    denoiser = classifier_free(
+        model.conditioned,
+        sampled.prompt_embeds,
+        sampled.negative_prompt_embeds,
         guidance_scale=recipe.guidance_scale,
     )
-    latents = SAMPLERS[recipe.sampler](
+    sampler = SAMPLERS[recipe.sampler]
+    latents = sampler(
         denoiser,
-        noise.to(device),
+        sampled.noise,
         schedule,
         recipe.num_inference_steps,
         prediction_type=recipe.prediction_type,
     )
     images = autoencoder.decode(latents.to(autoencoder.dtype)).float().clamp(-1, 1).cpu()
     pixels = images.add(1).mul(127.5).round().byte().permute(0, 2, 3, 1).numpy()
-    grid = Image.new("RGB", (4 * recipe.image_size, -(-len(prompts) // 4) * recipe.image_size))
+    side = recipe.image_size
+    grid = Image.new("RGB", (4 * side, -(-len(pixels) // 4) * side))
     for i, picture in enumerate(pixels):
-        grid.paste(Image.fromarray(picture), (i % 4 * recipe.image_size, i // 4 * recipe.image_size))
+        grid.paste(Image.fromarray(picture), (i % 4 * side, i // 4 * side))
     return grid
