@@ -25,9 +25,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import combinations
+from typing import Any
 
 import numpy as np
-from scipy import fft, ndimage
+import scipy.fft
+import scipy.ndimage
 
 from gentron.shapes.captions import Description, ObjectDescription
 from gentron.shapes.render import ink
@@ -40,8 +42,12 @@ from gentron.shapes.scene import (
     SIZES,
     SPATIAL,
     TEXTURES,
+    WORLD_VERSION,
     coverage,
 )
+
+fft: Any = scipy.fft  # scipy ships no types
+ndimage: Any = scipy.ndimage
 
 # N pixels on a side (64), K templates (8 shapes x 2 sizes), P padded side, S side of a template.
 
@@ -253,12 +259,16 @@ def _named(fit: _Fit, qualities: dict[str, float]) -> tuple[_Fit, float]:
 
 @dataclass(slots=True)
 class _Piece:
-    """A find before its texture is known. `fit` is None for a piece that fits no silhouette."""
+    """A find before its texture is known.
+
+    fit: None for a piece that fits no silhouette.   texture: None if it was not rendered beside another.
+    """
 
     color: int
     quality: float
     mask: np.ndarray
     fit: _Fit | None
+    texture: str | None = None
 
 
 def _pieces(index: int, mask: np.ndarray, pixels: _Pixels, owner: np.ndarray) -> list[_Piece]:
@@ -307,15 +317,15 @@ def _over(picture: np.ndarray, cover: np.ndarray, color: int, texture: str) -> n
     return picture + (_paint(color, texture) - picture) * cover[..., None]
 
 
-def _texture_guess(piece: _Piece, pixels: _Pixels, visible: np.ndarray) -> tuple[str, float]:
-    """The texture whose marks agree best with the ink in the visible part, and how well.
+def _texture_guess(pixels: _Pixels, visible: np.ndarray) -> str:
+    """The texture whose marks agree best with the ink in the visible part.
 
     Marks may sit up to 2 pixels off the canvas grid: what is asked is the kind of texture, not its phase.
     """
     core = visible & (pixels.alpha > 0.6)
     found = pixels.ink[core]
     if found.size < 8:
-        return UNCLEAR, 0.0
+        return UNCLEAR
     plain_error = float((found**2).mean())
     best, agreement = "plain", -1.0
     for texture in TEXTURES[1:]:
@@ -326,8 +336,8 @@ def _texture_guess(piece: _Piece, pixels: _Pixels, visible: np.ndarray) -> tuple
         if float(scores.max()) > agreement:
             best, agreement = texture, float(scores.max())
     if agreement >= CLEAR_MARKS and float(found.std()) >= FAINT_MARKS:
-        return best, agreement
-    return ("plain", 1 - plain_error) if plain_error < DARK_PAINT else (UNCLEAR, agreement)
+        return best
+    return "plain" if plain_error < DARK_PAINT else UNCLEAR
 
 
 _SHIFTS = [(dy, dx) for dy in range(-2, 3) for dx in range(-2, 3)]
@@ -362,12 +372,14 @@ def _settle(
         if a.fit is None or b.fit is None or a.color == b.color or not _touch(a, b):
             continue
         weight = ((owner < 0) | (owner == a.color) | (owner == b.color)).astype(np.float32)
-        trials = [(_settle_pair(image, front, back, weight), pair)
-                  for front, back, pair in ((a, b, (i, j)), (b, a, (j, i)))]  # fmt: skip
-        (_, front_fit, back_fit), pair = min(trials, key=lambda trial: trial[0][0])
-        for place, fit in zip(pair, (front_fit, back_fit), strict=True):
-            cover = fit.paste()
-            pieces[place].fit, pieces[place].mask = fit, cover >= 0.5
+        trials = [
+            (_settle_pair(image, pieces[front], pieces[back], weight), (front, back))
+            for front, back in ((i, j), (j, i))
+        ]
+        (_, settled), pair = min(trials, key=lambda trial: trial[0][0])
+        for place, (fit, texture) in zip(pair, settled, strict=True):
+            piece = pieces[place]
+            piece.fit, piece.texture, piece.mask = fit, texture, fit.paste() >= 0.5
         overlap = pieces[i].mask & pieces[j].mask
         if overlap.any():
             fronts.add(pair)
@@ -376,12 +388,14 @@ def _settle(
 
 def _settle_pair(
     image: np.ndarray, front: _Piece, back: _Piece, weight: np.ndarray
-) -> tuple[float, _Fit, _Fit]:
-    """Squared error and fits of a pair in this order: the front is refined over the back, then the back under
-    the front, twice."""
+) -> tuple[float, tuple[tuple[_Fit, str], tuple[_Fit, str]]]:
+    """Squared error, and fits with textures of a pair in this order.
+
+    The front is refined over the back, then the back under the front, twice.
+    """
     assert front.fit and back.fit
     front_fit, back_fit = front.fit, back.fit
-    back_texture, error = "plain", 0.0
+    texture, back_texture, error = "plain", "plain", 0.0
     paper = np.full((CANVAS, CANVAS, 3), BACKGROUND, np.float32)
     black, clear = np.zeros_like(paper), np.ones((CANVAS, CANVAS, 1), np.float32)
     for _ in range(2):
@@ -390,7 +404,7 @@ def _settle_pair(
         cover = front_fit.paste()
         layers = (paper, 1 - cover[..., None], _over(black, cover, front.color, texture))
         error, back_fit, back_texture = _refine(image, layers, back_fit, back.color, weight)
-    return error, front_fit, back_fit
+    return error, ((front_fit, texture), (back_fit, back_texture))
 
 
 def _refine(
@@ -521,7 +535,9 @@ def detect(image: np.ndarray) -> list[Detection]:
             # along the border the two paints mix
             front = pieces[pair[0]].mask
             visible = visible & (ndimage.minimum_filter(front, 3) if pair[0] == i else ~_grown(front))
-        texture = UNCLEAR if piece.fit is None else _texture_guess(piece, pixels, visible)[0]
+        texture = UNCLEAR if piece.fit is None else _texture_guess(pixels, visible)
+        if texture != UNCLEAR and piece.texture is not None:
+            texture = piece.texture  # the renders knew of the paint that mixes at the border
         found.append(_detection(piece, texture))
     return sorted(found, key=lambda d: -int(d.mask.sum()))
 
@@ -641,3 +657,17 @@ def _reason(
 def judge(image: np.ndarray, description: Description) -> Judgement:
     """Score a picture (64, 64, 3) uint8 against what a caption claims."""
     return judge_detections(detect(image), description)
+
+
+class ShapesScorer:
+    """The judge as gentron-bench calls it: look once at a picture, then score any number of descriptions."""
+
+    version = JUDGE_VERSION
+    world_version = WORLD_VERSION
+
+    def look(self, image: np.ndarray) -> list[Detection]:
+        """(64, 64, 3) uint8 -> what is in it."""
+        return detect(image)
+
+    def score(self, seen: list[Detection], description: Description) -> Judgement:
+        return judge_detections(seen, description)

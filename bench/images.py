@@ -1,0 +1,64 @@
+"""The one place where an image file is opened or saved."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+
+class BadImage(Exception):
+    """A picture that cannot be scored; the message is the reason: missing, corrupt or blank."""
+
+
+def encode_png(image: np.ndarray) -> bytes:
+    """(H, W, 3) uint8 -> PNG without metadata; the same picture gives the same bytes."""
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write beside the place, flush to the disk, rename: whole or absent."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def read_image(path: Path) -> tuple[np.ndarray, str]:
+    """The picture as (H, W, 3) uint8 and the sha256 of its file; raises BadImage with the reason."""
+    try:
+        data = path.read_bytes()
+    except (FileNotFoundError, IsADirectoryError):
+        raise BadImage("missing") from None
+    try:
+        with Image.open(io.BytesIO(data)) as file:
+            image = np.asarray(file.convert("RGB"))
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise BadImage("corrupt") from error
+    if (image == image[:1, :1]).all():
+        raise BadImage("blank")
+    return image, sha256(data)
+
+
+def fit(image: np.ndarray, size: int) -> np.ndarray:
+    """(H, W, 3) uint8 -> (size, size, 3): the mean over each area, nothing for a picture of that size."""
+    if image.shape[:2] == (size, size):
+        return image
+    return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BOX))

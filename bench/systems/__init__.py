@@ -1,0 +1,103 @@
+"""Systems under test, named by a string; the rest of the bench does not know how their images are made.
+
+mini | xl2 | g2 | s2 | b2 | l2   a preset: bundled weights, or those in the models folder
+DIR                              a GenTron checkpoint folder
+folder:DIR                       images made elsewhere
+diffusers:REPO or diffusers:DIR  any text-to-image pipeline of diffusers, from the local cache or a folder
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Request:
+    """One image to make. `id` names its file; the seed is a function of run seed, prompt id and sample."""
+
+    id: str
+    prompt_id: str
+    sample: int
+    text: str
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SystemInfo:
+    """What a result says about the system."""
+
+    kind: str
+    name: str
+    """As it appears in the path of a result: letters, digits, - _ ."""
+    weights_sha256: str | None
+    untrained: bool
+    settings: dict[str, Any]
+    """All that shapes the images besides weights and seeds."""
+    device: str
+
+
+class System(Protocol):
+    """Makes the images of requests, or finds them."""
+
+    info: SystemInfo
+
+    def images(self, requests: Sequence[Request]) -> Iterator[np.ndarray]:
+        """(H, W, 3) uint8, one per request, in order, each as soon as it is made."""
+        ...
+
+
+class Collection(Protocol):
+    """Images that exist already."""
+
+    info: SystemInfo
+
+    def find(self, request: Request) -> Path:
+        """Where the image of this request is or should be."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SystemOptions:
+    """How to run a system; None takes the system's own setting."""
+
+    device: str = "auto"
+    num_inference_steps: int | None = None
+    guidance_scale: float | None = None
+    sampler: str | None = None
+    batch_size: int | None = None
+    random_weights: bool = False
+    checkpoint: Path | None = None
+    image_size: int | None = None
+
+    def refuse(self, what: str, *names: str) -> None:
+        """Raise ValueError if one of these options is set: a setting without effect would mislead."""
+        for name in names:
+            if getattr(self, name) not in (None, False):
+                raise ValueError(f"--{name.replace('_', '-')} has no effect on {what}")
+
+
+def safe_name(text: str) -> str:
+    """A system's name as part of a path."""
+    kept = "".join(c if c.isalnum() or c in "-_." else "-" for c in text).strip("-.")
+    return kept[:80] or "unnamed"
+
+
+def parse_system(name: str, options: SystemOptions) -> System | Collection:
+    """The system of this name; UserError if it does not exist or its weights are not here."""
+    kind, _, rest = name.partition(":")
+    if kind == "folder" and rest:
+        from bench.systems.folder import FolderSystem
+
+        return FolderSystem(Path(rest), options)
+    if kind == "diffusers" and rest:
+        from bench.systems.diffusers import DiffusersSystem
+
+        return DiffusersSystem(rest, options)
+    from bench.systems.gentron import GenTronSystem
+
+    return GenTronSystem(name, options)
