@@ -13,6 +13,7 @@ from bench.images import BadImage, fit, read_image
 from bench.prompts import Prompt, redraw
 from bench.protocol import Protocol
 from bench.scorers import SCORERS
+from bench.scorers.shapes import Detection, ShapesScorer
 from gentron.errors import UserError
 
 SCORES = "scores.jsonl"
@@ -20,8 +21,11 @@ SCORES = "scores.jsonl"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ScoreRow:
-    """A row of scores.jsonl. `chance` and `shuffled` are what the same picture scores against prompts with the
-    tested attribute redrawn, and against other prompts of the category."""
+    """A row of scores.jsonl.
+
+    chance, shuffled: what the same picture scores against the prompt with the tested attribute redrawn, and
+    against other prompts of the category.
+    """
 
     prompt_id: str
     sample: int
@@ -43,7 +47,7 @@ class Missing:
     reason: str
 
 
-def build_scorer(protocol: Protocol):
+def build_scorer(protocol: Protocol) -> ShapesScorer:
     """The protocol's scorer; UserError if this version of the bench has another one."""
     spec, world = protocol.config.scorer, protocol.config.world
     if spec.name not in SCORERS:
@@ -94,7 +98,9 @@ def _missing(record: ImageRecord, reason: str) -> Missing:
     return Missing(prompt_id=record.prompt_id, sample=record.sample, file=record.file, reason=reason)
 
 
-def _score_one(protocol: Protocol, scorer, prompt: Prompt, sample: int, seen, digest: str) -> ScoreRow:
+def _score_one(
+    protocol: Protocol, scorer: ShapesScorer, prompt: Prompt, sample: int, seen: list[Detection], digest: str
+) -> ScoreRow:
     judgement = scorer.score(seen, prompt.description)
     chance, others = protocol.config.chance, protocol.prompts[prompt.category]
     # keyed by the prompt, so that a picture's chance level does not depend on what else was scored

@@ -598,6 +598,7 @@ def judge_detections(found: list[Detection], description: Description) -> Judgem
     }
     if description.relation:
         parts["relation"] = grade
+        parts["both_found"] = float(None not in best[:2])
     return Judgement(score, _reason(found, description, best, grade), parts)
 
 

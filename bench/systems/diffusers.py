@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import DiffusionPipeline
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
@@ -38,9 +37,8 @@ class DiffusersSystem:
         device = usable_device(options.device)
         dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
         try:
-            pipeline: Any = DiffusionPipeline.from_pretrained(
-                folder, local_files_only=True, torch_dtype=dtype
-            )
+            loader: Any = diffusers.DiffusionPipeline
+            pipeline: Any = loader.from_pretrained(folder, local_files_only=True, torch_dtype=dtype)
         except (OSError, ValueError) as error:
             raise UserError(f"cannot load the diffusers pipeline in '{folder}': {error}") from error
         pipeline.set_progress_bar_config(disable=True)

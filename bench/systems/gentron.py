@@ -5,20 +5,18 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from bench.systems import Request, SystemInfo, SystemOptions, safe_name
 from gentron.checkpoint import find_checkpoint
-from gentron.errors import UserError
-from gentron.pipeline import GenTronPipeline
+from gentron.pipeline import GenTronPipeline, open_pipeline
 from gentron.presets import PRESETS
-
-DOWNSCALE = {"mini": 4}  # of the autoencoder beside untrained weights; 8 elsewhere
 
 
 def hash_folder(folder: Path) -> str:
-    """sha256 over the names and bytes of all that decides what a model does: weights, configs, vocabularies."""
+    """sha256 over names and bytes of all that decides what a model does: weights, configs, vocabularies."""
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
         if path.suffix in (".safetensors", ".json", ".txt", ".model", ".bin") and path.is_file():
@@ -57,18 +55,14 @@ class GenTronSystem:
 
     @staticmethod
     def _load(name: str, options: SystemOptions) -> tuple[GenTronPipeline, str, str | None]:
+        options_of_open: dict[str, Any] = {"device": options.device, "random_weights": options.random_weights}
         if options.random_weights:
-            if name not in PRESETS:
-                raise UserError(f"unknown preset '{name}' for --random-weights; known: {', '.join(PRESETS)}")
             options.refuse("random weights", "checkpoint")
-            downscale = DOWNSCALE.get(name, 8)
-            pipeline = GenTronPipeline.random_init(
-                PRESETS[name](), downscale=downscale, device=options.device
-            )
-            return pipeline, f"{name}-untrained", None
+            return open_pipeline(name, **options_of_open), f"{safe_name(name)}-untrained", None
         folder = find_checkpoint(name, checkpoint=options.checkpoint)
         label = name if name in PRESETS else safe_name(folder.resolve().name)
-        return GenTronPipeline.from_pretrained(folder, device=options.device), label, hash_folder(folder)
+        pipeline = open_pipeline(name, checkpoint=options.checkpoint, **options_of_open)
+        return pipeline, label, hash_folder(folder)
 
     def images(self, requests: Sequence[Request]) -> Iterator[np.ndarray]:
         for image in self._stream(requests):
