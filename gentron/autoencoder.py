@@ -75,7 +75,7 @@ class Autoencoder(nn.Module):
         missing = list(report["missing_keys"])
         if missing:
             raise UserError(f"the autoencoder in '{source}' lacks {len(missing)} weights, first {missing[0]}")
-        return cls(vae.eval().requires_grad_(False)).to(device)
+        return cls(vae).to(device).eval().requires_grad_(False)
 
     @property
     def downscale(self) -> int:
@@ -122,7 +122,6 @@ def random_autoencoder(
     latent_channels: int = 4,
     downscale: int = 8,
     device: torch.device | str = "cpu",
-    dtype: torch.dtype = torch.float32,
 ) -> Autoencoder:
     """An untrained autoencoder: Stable Diffusion's architecture, cut to the levels that `downscale` needs."""
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
@@ -133,5 +132,4 @@ def random_autoencoder(
     sizes: dict[str, Any] = SD_AUTOENCODER | {name: SD_AUTOENCODER[name][:levels] for name in LEVELS}
     sizes["latent_channels"] = latent_channels
     vae: Any = AutoencoderKL(**sizes)
-    vae = vae.to(dtype)
-    return Autoencoder(vae.eval().requires_grad_(False)).to(device)
+    return Autoencoder(vae).to(device).eval().requires_grad_(False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
@@ -76,6 +77,7 @@ def sample(
 
     from gentron.pipeline import open_pipeline
 
+    logging.basicConfig(format="note: %(message)s", level=logging.WARNING)
     pipeline = open_pipeline(
         model,
         checkpoint=checkpoint,
@@ -131,6 +133,9 @@ def choose_target(out: Path | None, *, count: int, grid: bool) -> Path:
         return Path("out.png" if single else "samples")
     if out.suffix and out.suffix.lower() != ".png":
         raise UserError(f"--out must be a .png file or a folder, got '{out}'")
+    if out.exists() and out.is_dir() == bool(out.suffix):
+        kind = "a folder" if out.is_dir() else "a file"
+        raise UserError(f"--out '{out}' is {kind} already; choose another name")
     if out.suffix and not single:
         raise UserError(f"--out '{out}' is one file for {count} pictures: give a folder, or --grid")
     if grid and not out.suffix:

@@ -258,14 +258,12 @@ class GenTronPipeline:
         The arguments are checked here, before the first picture is asked for.
         """
         defaults = self.config.sampling
-        negatives = [""] * len(prompts) if negative_prompts is None else list(negative_prompts)
         _check_prompts(prompts)
+        negatives = [""] * len(prompts) if negative_prompts is None else list(negative_prompts)
+        _check_count("negative_prompts", negatives, len(prompts))
         _check_prompts(negatives)
-        _check_seeds(seeds, len(prompts))
-        if len(negatives) != len(prompts):
-            raise ValueError(
-                f"negative_prompts must be as many as prompts ({len(prompts)}), got {len(negatives)}"
-            )
+        _check_count("seeds", seeds, len(prompts))
+        _check_seeds(seeds)
         latent_size = self._latent_size(height, width)
         request = Request(
             prompts=list(prompts),
@@ -547,9 +545,12 @@ def _check_prompts(prompts: Sequence[str]) -> None:
             )
 
 
-def _check_seeds(seeds: Sequence[int], count: int) -> None:
-    if len(seeds) != count:
-        raise ValueError(f"seeds must be as many as prompts ({count}), got {len(seeds)}")
+def _check_count(name: str, values: Sequence[object], count: int) -> None:
+    if len(values) != count:
+        raise ValueError(f"{name} must be as many as prompts ({count}), got {len(values)}")
+
+
+def _check_seeds(seeds: Sequence[int]) -> None:
     for seed in seeds:
         if not 0 <= seed < 2**63:
             raise ValueError(f"a seed must be in [0, 2^63), got {seed}")
