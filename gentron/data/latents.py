@@ -19,7 +19,7 @@ def latent_cache(
     path: Path,
     *,
     num_items: int,
-    shape: tuple[int, int, int],
+    shape: tuple[int, ...],
     encode_items: Callable[[range], np.ndarray],
     on_progress: Callable[[int], None] = lambda done: None,
 ) -> np.ndarray:

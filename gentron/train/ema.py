@@ -19,6 +19,6 @@ def make_ema(model: Model) -> Model:
 @torch.no_grad()
 def update_ema(ema: nn.Module, model: nn.Module, *, decay: float, non_finite: Tensor) -> None:
     """ema <- decay * ema + (1 - decay) * weights; unchanged where non_finite (0-dim float) is 1."""
-    averages = list(ema.parameters())
     weight = (1 - decay) * (1 - non_finite)
-    torch._foreach_lerp_(averages, list(model.parameters()), [weight] * len(averages))
+    for average, value in zip(ema.parameters(), model.parameters(), strict=True):
+        average.lerp_(value, weight)

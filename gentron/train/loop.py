@@ -176,7 +176,6 @@ def train(
     share = recipe.global_batch_size // world_size  # this rank's consecutive part of every global batch
     micro_batch = min(recipe.micro_batch, share)
     decay = recipe.ema_decay_per_step
-    log = MetricsLog(out, images_seen=images_seen)
     records: list[StepRecord] = []
     started = time.monotonic() - progress["seconds"]
     interval_start, interval_images = time.monotonic(), images_seen
@@ -209,6 +208,7 @@ def train(
 
     with ExitStack() as stack:
         stack.enter_context(attention(device))
+        log = stack.enter_context(MetricsLog(out, images_seen=images_seen))
         bar = stack.enter_context(make_progress(console))
         task = bar.add_task("train", total=stop_at, completed=images_seen, state="")
         prepared = stack.enter_context(prefetch(prepare, micro_batches()))
@@ -295,5 +295,4 @@ def train(
                 }
                 save_state(out, model=model, ema=ema, optimizer=optimizer, progress=progress)
                 interval_start = time.monotonic()  # validation and writing are not training speed
-    log.close()
     return TrainResult(ema, images_seen, num_skipped, time.monotonic() - started)

@@ -112,6 +112,9 @@ class MetricsLog:
         """pixels: (H, W, 3) uint8."""
         self._board.add_image(name, pixels, images_seen, dataformats="HWC")
 
-    def close(self) -> None:
+    def __enter__(self) -> MetricsLog:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         self._file.close()
         self._board.close()

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from gentron.model import GenTronConfig
+from gentron.samplers import SAMPLERS
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,6 +81,8 @@ class TrainRecipe:
         for name in ("caption_dropout", "uniform_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}")
+        if self.sampler not in SAMPLERS:
+            raise ValueError(f"unknown sampler {self.sampler!r}; known: {', '.join(SAMPLERS)}")
         if self.warmup_images < 0 or self.weight_decay < 0:
             raise ValueError("warmup_images and weight_decay must be >= 0")
         if (self.ema_decay is None) == (self.ema_halflife_images is None):

@@ -25,6 +25,7 @@ from gentron.data import DataSource
 from gentron.data.folder import FolderSource
 from gentron.data.shapes import ShapesSource
 from gentron.errors import UserError
+from gentron.shapes.scene import CANVAS
 from gentron.text import TextEncoders
 from gentron.train.loop import TrainResult, check_run_folder, schedule_of, train
 from gentron.train.recipe import TrainRecipe
@@ -104,6 +105,10 @@ def make_source(
             image_size=recipe.image_size,
             seed=seed,
             validation_size=recipe.validation_size,
+        )
+    if recipe.image_size != CANVAS:
+        raise UserError(
+            f"the shapes world is {CANVAS} px, the recipe wants {recipe.image_size}: use --data DIR"
         )
     columns = (TextColumn("encode"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:

@@ -1,0 +1,174 @@
+"""Data sources: the same sample for the same index, nothing held back among the training samples."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from gentron.data import Stream, item_of_index, keyed_rng
+from gentron.data.folder import FolderSource, list_folder, load_picture
+from gentron.data.latents import CHUNK, latent_cache
+from gentron.data.shapes import ShapesSource
+from gentron.errors import UserError
+
+
+def encode(images: Tensor) -> Tensor:
+    """A stand-in autoencoder: colours averaged over 16 x 16 pixels."""
+    return torch.nn.functional.avg_pool2d(images, 16)
+
+
+def shapes_source(cache: Path, **changes: int) -> ShapesSource:
+    settings = {"seed": 1, "pool_size": 20, "validation_size": 4} | changes
+    return ShapesSource(encode=encode, autoencoder_hash="stub", cache_dir=cache, **settings)
+
+
+def test_keyed_streams_differ_and_repeat() -> None:
+    first = keyed_rng(1, 2, Stream.CAPTION).random(4)
+    assert np.array_equal(first, keyed_rng(1, 2, Stream.CAPTION).random(4))
+    for other in (
+        keyed_rng(2, 2, Stream.CAPTION),
+        keyed_rng(1, 3, Stream.CAPTION),
+        keyed_rng(1, 2, Stream.SCENE),
+    ):
+        assert not np.array_equal(first, other.random(4))
+    with pytest.raises(ValueError, match="seed and index must be in"):
+        keyed_rng(-1, 0, Stream.SCENE)
+
+
+def test_every_epoch_visits_every_item_in_another_order() -> None:
+    epochs = [[item_of_index(7, i, 10) for i in range(start, start + 10)] for start in (0, 10, 20)]
+    assert all(sorted(epoch) == list(range(10)) for epoch in epochs)
+    assert epochs[0] != epochs[1] != epochs[2]
+
+
+def test_shapes_samples_depend_on_their_index_alone(tmp_path: Path) -> None:
+    source, again = shapes_source(tmp_path), shapes_source(tmp_path)
+    whole = source.batch(range(50))
+    part = again.batch([41, 3])
+    assert part.captions == [whole.captions[41], whole.captions[3]]
+    assert torch.equal(part.latents, whole.latents[[41, 3]])
+    assert whole.latents.shape == (50, 3, 4, 4) and whole.latents.dtype == torch.float32
+
+
+def test_shapes_captions_are_phrased_anew_on_each_visit(tmp_path: Path) -> None:
+    source = shapes_source(tmp_path)
+    visits: dict[int, set[str]] = {}
+    batch = source.batch(range(20 * 8))
+    for index, caption in enumerate(batch.captions):
+        visits.setdefault(item_of_index(1, index, 20), set()).add(caption)
+    assert np.mean([len(captions) for captions in visits.values()]) > 3
+
+
+def test_held_back_shapes_come_from_a_stream_of_their_own(tmp_path: Path) -> None:
+    source = shapes_source(tmp_path, validation_size=6)
+    held_back, training = source.held_back(), source.batch(range(20))
+    assert len(held_back.captions) == 6
+    assert torch.equal(held_back.latents[:4], shapes_source(tmp_path).held_back().latents)
+    same = (held_back.latents[:, None] - training.latents[None]).abs().amax((2, 3, 4)) < 1e-3
+    assert not same.any()
+
+
+def ranged(items: range) -> np.ndarray:
+    return np.array(items, np.float16).reshape(-1, 1, 1, 1)
+
+
+def spy(asked: list[range]) -> Callable[[range], np.ndarray]:
+    def encode_items(items: range) -> np.ndarray:
+        asked.append(items)
+        return ranged(items)
+
+    return encode_items
+
+
+def test_latent_cache_goes_on_after_a_cut_and_grows(tmp_path: Path) -> None:
+    path, asked = tmp_path / "latents.f16", []
+    latent_cache(path, num_items=CHUNK + 1, shape=(1, 1, 1), encode_items=spy(asked))
+    assert asked == [range(0, CHUNK), range(CHUNK, 2 * CHUNK)]
+    with open(path, "r+b") as file:
+        file.truncate(2 * CHUNK + 7)  # a kill in the second chunk
+    asked.clear()
+    latents = latent_cache(path, num_items=2 * CHUNK + 1, shape=(1, 1, 1), encode_items=spy(asked))
+    assert asked == [range(CHUNK, 2 * CHUNK), range(2 * CHUNK, 3 * CHUNK)]
+    assert np.array_equal(latents, ranged(range(3 * CHUNK)))
+    asked.clear()
+    latent_cache(path, num_items=5, shape=(1, 1, 1), encode_items=spy(asked))
+    assert asked == []
+
+
+def test_another_autoencoder_or_seed_gets_a_file_of_its_own(tmp_path: Path) -> None:
+    shapes_source(tmp_path)
+    shapes_source(tmp_path, seed=2)
+    ShapesSource(
+        encode=encode, autoencoder_hash="other", cache_dir=tmp_path, seed=1, pool_size=20, validation_size=4
+    )
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def make_folder(folder: Path, count: int = 12) -> Path:
+    folder.mkdir()
+    for i in range(count):
+        Image.new("RGB", (40 + i, 32), (i * 20, 0, 0)).save(folder / f"{i:02d}.png")
+        (folder / f"{i:02d}.txt").write_text(f"picture {i}\nimage {i}\n")
+    return folder
+
+
+def folder_source(folder: Path) -> FolderSource:
+    return FolderSource(folder, encode=encode, image_size=32, seed=1, validation_size=4)
+
+
+def test_folder_samples_depend_on_their_index_alone(tmp_path: Path) -> None:
+    source = folder_source(make_folder(tmp_path / "data"))
+    whole, part = source.batch(range(30)), source.batch([29, 4])
+    assert part.captions == [whole.captions[29], whole.captions[4]]
+    assert torch.equal(part.latents, whole.latents[[29, 4]])
+    assert any(c.startswith("picture") for c in whole.captions)
+    assert any(c.startswith("image") for c in whole.captions)
+    # caption and picture belong together: the red of picture i is 20 i
+    numbers = torch.tensor([int(caption.split()[1]) for caption in whole.captions])
+    torch.testing.assert_close(whole.latents[:, 0, 0, 0], numbers * 20 / 127.5 - 1)
+
+
+def test_held_back_pictures_are_never_trained_on(tmp_path: Path) -> None:
+    source = folder_source(make_folder(tmp_path / "data"))
+    held_back = {caption.split()[1] for caption in source.held_back().captions}
+    trained = {caption.split()[1] for caption in source.batch(range(60)).captions}
+    assert len(held_back) == 1 and not held_back & trained and len(trained) == 11
+
+
+def test_captions_file_lists_the_pictures(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "data")
+    rows = [{"file": "00.png", "caption": "one"}, {"file_name": "01.png", "text": ["two", "zwei"]}]
+    (folder / "captions.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert [(item.path.name, item.captions) for item in list_folder(folder)] == [
+        ("00.png", ("one",)),
+        ("01.png", ("two", "zwei")),
+    ]
+    (folder / "captions.jsonl").write_text('{"file": "00.png"}')
+    with pytest.raises(UserError, match='captions.jsonl:1: expected {"file"'):
+        list_folder(folder)
+
+
+def test_picture_is_resized_by_its_short_side_and_centre_cropped(tmp_path: Path) -> None:
+    pixels = np.zeros((20, 60, 3), np.uint8)
+    pixels[:, 20:40] = 255
+    Image.fromarray(pixels).save(tmp_path / "wide.png")
+    picture = load_picture(tmp_path / "wide.png", 20)
+    assert picture.shape == (3, 20, 20) and (picture > 0.9).all()
+
+
+def test_unreadable_data_is_said_plainly(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such data folder"):
+        list_folder(tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="no captioned pictures"):
+        list_folder(tmp_path / "empty")
+    (tmp_path / "bad.png").write_bytes(b"not a picture")
+    with pytest.raises(UserError, match="cannot read picture .*bad.png"):
+        load_picture(tmp_path / "bad.png", 8)

@@ -1,0 +1,87 @@
+"""A training run that takes seconds: the real loop on the real world, everything small."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from gentron.train import t2i
+from gentron.train.recipe import TrainRecipe
+from tests.tiny import MAX_LENGTH, TINY_MODEL
+
+
+def tiny_recipe() -> TrainRecipe:
+    """16 steps of 8 pictures."""
+    return TrainRecipe(
+        model=replace(TINY_MODEL, patch_size=4, sample_size=16),
+        image_size=64,
+        autoencoder="bundled",
+        clip="bundled",
+        t5="bundled",
+        clip_max_length=MAX_LENGTH,
+        t5_max_length=MAX_LENGTH,
+        global_batch_size=8,
+        total_images=128,
+        learning_rate=2e-3,
+        lr_schedule="cosine",
+        warmup_images=16,
+        ema_decay=0.9,
+        precision="bf16",
+        pool_size=48,
+        validation_size=8,
+        log_every=16,
+        validate_every=64,
+        sample_every=64,
+        checkpoint_every=32,
+        sample_prompts=("a red circle", "a blue square"),
+        num_inference_steps=2,
+        guidance_scale=2.0,
+    )
+
+
+def run_tiny(
+    out: Path, parts: Path, cache: Path, *, recipe: TrainRecipe | None = None, max_images: int | None = None
+) -> Path:
+    """Start or go on with a run at `out`.   parts: a folder with autoencoder, clip and t5."""
+    folders = {name: str(parts / name) for name in ("autoencoder", "clip", "t5")}
+    return t2i.run(
+        replace(recipe or tiny_recipe(), **folders),
+        data="shapes",
+        out=out,
+        seed=3,
+        device=torch.device("cpu"),
+        resume=True,
+        max_images=max_images,
+        cache_dir=cache,
+        console=Console(stderr=True, quiet=True),
+    )
+
+
+def main(out: str, parts: str, cache: str, where: str, count: int) -> None:
+    """Run and be killed at the count-th call of gentron.train.<where>, as `kill -9` would."""
+    import importlib
+    import os
+    import signal
+
+    torch.set_num_threads(1)
+    module_name, function_name = where.rsplit(".", 1)
+    module = importlib.import_module(f"gentron.train.{module_name}")
+    function, calls = getattr(module, function_name), 0
+
+    def killing(*args: object, **options: object) -> object:
+        nonlocal calls
+        calls += 1
+        if calls == count:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return function(*args, **options)
+
+    setattr(module, function_name, killing)
+    run_tiny(Path(out), Path(parts), Path(cache))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:5], count=int(sys.argv[5]))
