@@ -44,18 +44,26 @@ def tiny_recipe() -> TrainRecipe:
 
 
 def run_tiny(
-    out: Path, parts: Path, cache: Path, *, recipe: TrainRecipe | None = None, max_images: int | None = None
+    out: Path,
+    parts: Path,
+    cache: Path,
+    *,
+    recipe: TrainRecipe | None = None,
+    max_images: int | None = None,
+    initial: Path | None = None,
+    data: str = "shapes",
 ) -> Path:
     """Start or go on with a run at `out`.   parts: a folder with autoencoder, clip and t5."""
     folders = {name: str(parts / name) for name in ("autoencoder", "clip", "t5")}
     return t2i.run(
         replace(recipe or tiny_recipe(), **folders),
-        data="shapes",
+        data=data,
         out=out,
         seed=3,
         device=torch.device("cpu"),
         resume=True,
         max_images=max_images,
+        initial=initial,
         cache_dir=cache,
         console=Console(stderr=True, quiet=True),
     )

@@ -1,14 +1,16 @@
-"""A folder of pictures with captions as a data source, encoded on the fly."""
+"""Pictures with captions, in a folder or in WebDataset shards, as a data source encoded on the fly."""
 
 # B batch, C latent channels, H W latent size, S picture side in pixels
 
 from __future__ import annotations
 
+import io
 import json
+import tarfile
 from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -24,12 +26,33 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 
 class Item(NamedTuple):
+    """A picture file, or the part of a tar file that is one; and its captions."""
+
     path: Path
     captions: tuple[str, ...]
+    name: str
+    """Relative to the data folder; it decides what is held back."""
+    offset: int = 0
+    size: int | None = None
+
+    def read(self) -> bytes:
+        with open(self.path, "rb") as file:
+            file.seek(self.offset)
+            return file.read(-1 if self.size is None else self.size)
 
 
-def _captions_from_jsonl(path: Path) -> list[Item]:
-    """Lines {"file": ..., "caption": ... or [..]}; file (or file_name, image) relative to the folder."""
+def _lines(text: str) -> tuple[str, ...]:
+    return tuple(line.strip() for line in text.splitlines() if line.strip())
+
+
+def _captions(row: Any) -> tuple[str, ...]:
+    """Of a row {"caption": ... or [...]}, "text" being another word for it."""
+    caption = row.get("caption") or row["text"]
+    return (caption,) if isinstance(caption, str) else tuple(str(c) for c in caption)
+
+
+def _from_listing(path: Path) -> list[Item]:
+    """Lines {"file": ..., "caption": ...}; "file" (or "file_name", "image") is relative to the folder."""
     items = []
     for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
         if not line.strip():
@@ -37,9 +60,7 @@ def _captions_from_jsonl(path: Path) -> list[Item]:
         try:
             row = json.loads(line)
             name = row.get("file") or row.get("file_name") or row["image"]
-            caption = row.get("caption") or row["text"]
-            captions = (caption,) if isinstance(caption, str) else tuple(str(c) for c in caption)
-            items.append(Item(path.parent / name, captions))
+            items.append(Item(path.parent / name, _captions(row), name))
         except (ValueError, KeyError, TypeError, AttributeError):
             raise UserError(
                 f'{path}:{number}: expected {{"file": ..., "caption": ...}}, got {line[:80]!r}'
@@ -47,39 +68,67 @@ def _captions_from_jsonl(path: Path) -> list[Item]:
     return items
 
 
+def _from_pictures(folder: Path) -> list[Item]:
+    """NAME.png with NAME.txt beside it, one caption a line."""
+    pictures = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
+    return [
+        Item(picture, _lines(text.read_text("utf-8")), str(picture.relative_to(folder)))
+        for picture in pictures
+        if (text := picture.with_suffix(".txt")).is_file()
+    ]
+
+
+def _from_shard(path: Path) -> list[Item]:
+    """A WebDataset tar: members KEY.png (.jpg, ...) and KEY.txt or KEY.json, read in place by offset."""
+    pictures: dict[str, tarfile.TarInfo] = {}
+    captions: dict[str, tuple[str, ...]] = {}
+    try:
+        with tarfile.open(path, "r:") as tar:
+            for member in tar:
+                key, _, suffix = member.name.partition(".")
+                if f".{suffix.lower()}" in SUFFIXES:
+                    pictures[key] = member
+                elif suffix in ("txt", "json") and (file := tar.extractfile(member)):
+                    text = file.read().decode("utf-8")
+                    captions[key] = _lines(text) if suffix == "txt" else _captions(json.loads(text))
+    except (tarfile.TarError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"cannot read shard {path}: {error!r}") from None
+    return [
+        Item(path, captions[key], f"{path.name}/{key}", member.offset_data, member.size)
+        for key, member in pictures.items()
+        if key in captions
+    ]
+
+
 def list_folder(folder: Path) -> list[Item]:
-    """Every picture with its captions: from captions.jsonl, else a .txt beside each (one a line)."""
+    """Every picture with its captions: from captions.jsonl, *.tar shards, or NAME.png with NAME.txt."""
     if not folder.is_dir():
         raise UserError(f"no such data folder: {folder} (expected 'shapes' or a folder of pictures)")
-    listing = folder / "captions.jsonl"
+    listing, shards = folder / "captions.jsonl", sorted(folder.glob("*.tar"))
     if listing.is_file():
-        items = _captions_from_jsonl(listing)
+        items = _from_listing(listing)
+    elif shards:
+        items = [item for shard in shards for item in _from_shard(shard)]
     else:
-        pictures = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
-        texts = [(p, p.with_suffix(".txt")) for p in pictures]
-        items = [
-            Item(p, tuple(line.strip() for line in t.read_text("utf-8").splitlines() if line.strip()))
-            for p, t in texts
-            if t.is_file()
-        ]
+        items = _from_pictures(folder)
     items = [item for item in items if item.captions]
     if not items:
         raise UserError(
-            f"no captioned pictures in {folder}: expected captions.jsonl or NAME.png with NAME.txt"
+            f"no captioned pictures in {folder}: expected captions.jsonl, *.tar, or NAME.png with NAME.txt"
         )
     return items
 
 
-def load_picture(path: Path, image_size: int) -> Tensor:
+def load_picture(item: Item, image_size: int) -> Tensor:
     """(3, S, S) float32 in [-1, 1]: short side resized to S, centre cropped.
 
     No mirroring: it would make "left of" a lie.
     """
     try:
-        with Image.open(path) as image:
+        with Image.open(io.BytesIO(item.read())) as image:
             rgb = image.convert("RGB")
     except (UnidentifiedImageError, OSError) as error:
-        raise UserError(f"cannot read picture {path}: {error}") from None
+        raise UserError(f"cannot read picture {item.name} in {item.path}: {error}") from None
     scale = image_size / min(rgb.size)
     width, height = (max(image_size, round(side * scale)) for side in rgb.size)
     rgb = rgb.resize((width, height), Image.Resampling.LANCZOS)
@@ -95,21 +144,21 @@ class FolderSource:
         self, folder: Path, *, encode: Encode, image_size: int, seed: int, validation_size: int
     ) -> None:
         items = list_folder(folder)
-        by_hash = sorted(items, key=lambda item: sha256(str(item.path.relative_to(folder)).encode()).digest())
+        by_hash = sorted(items, key=lambda item: sha256(item.name.encode()).digest())
         num_held_back = min(validation_size, len(items) // 10 or 1)
         if len(items) <= num_held_back:
             raise UserError(f"{folder} holds {len(items)} captioned picture, need at least 2")
         self.folder, self.seed, self.image_size, self._encode = folder, seed, image_size, encode
         self._validation = by_hash[:num_held_back]
-        kept_back = {item.path for item in self._validation}
-        self._items = [item for item in items if item.path not in kept_back]
+        held_back = {item.name for item in self._validation}
+        self._items = [item for item in items if item.name not in held_back]
 
     @property
     def name(self) -> str:
         return f"folder {self.folder} ({len(self._items)} pictures, {len(self._validation)} held back)"
 
     def _read(self, items: Sequence[Item], captions: list[str]) -> Batch:
-        pictures = torch.stack([load_picture(item.path, self.image_size) for item in items])
+        pictures = torch.stack([load_picture(item, self.image_size) for item in items])
         with torch.no_grad():
             return Batch(self._encode(pictures).float().cpu(), captions)
 

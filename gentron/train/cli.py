@@ -24,7 +24,9 @@ Out = Annotated[Path, typer.Option("--out", help="Run folder.")]
 @app.command()
 def t2i(
     recipe: Annotated[str, typer.Option(help="mini, xl2_stage1, xl2_stage2, g2_stage1, g2_stage2.")] = "mini",
-    data: Annotated[str, typer.Option(help="shapes, or a folder of pictures with captions.")] = "shapes",
+    data: Annotated[
+        str, typer.Option(help="shapes, or a folder of captioned pictures or WebDataset shards.")
+    ] = "shapes",
     out: Out = Path("runs/mini"),
     resume: Annotated[Resume, typer.Option(help="auto: go on if the folder holds a run.")] = Resume.NEVER,
     device: Annotated[
@@ -36,6 +38,7 @@ def t2i(
     seed: Annotated[int, typer.Option(min=0, help="Decides weights, data order, noise.")] = 0,
     autoencoder: Annotated[Path | None, typer.Option(help="Folder; else the recipe's.")] = None,
     text: Annotated[Path | None, typer.Option(help="Folder with clip/ and t5/; else the recipe's.")] = None,
+    initial: Annotated[Path | None, typer.Option(help="Model folder whose weights to start from.")] = None,
     cache: Annotated[Path, typer.Option(help="Where encoded latents are kept.")] = Path(
         "~/.cache/gentron/latents"
     ),
@@ -64,6 +67,7 @@ def t2i(
         device=where,
         resume=resume is Resume.AUTO,
         max_images=max_images,
+        initial=initial,
         cache_dir=cache.expanduser(),
         console=console,
     )

@@ -137,6 +137,7 @@ def train(
     resume: bool = False,
     stop_at_images: int | None = None,
     build_model: Callable[[GenTronConfig], GenTron] = GenTron,
+    initial_weights: str | None = None,
     rank: int = 0,
     world_size: int = 1,
     console: Console | None = None,
@@ -145,12 +146,18 @@ def train(
 
     Everything random about sample i of the run depends on (seed, i) alone: a resumed run equals an
     uninterrupted one bit for bit, and a split into micro-batches or ranks changes rounding only.
+    initial_weights: for the record, where build_model takes its weights from.
     """
     console = console or Console(stderr=True)
     schedule = schedule_of(recipe)
 
     # The configuration is stored and shown before anything is computed.
-    config = {"recipe": to_dict(recipe), "seed": seed, "data": source.name}
+    config = {
+        "recipe": to_dict(recipe),
+        "seed": seed,
+        "data": source.name,
+        "initial_weights": initial_weights,
+    }
     checkpoint = start_run(out, config, resume=resume)
     console.print_json(json.dumps(config), indent=None)
 
@@ -173,6 +180,9 @@ def train(
     sampled = sample_set(text_encoders, held_back, recipe, seed=seed, device=device)
     latent_shape = tuple(held_back.latents.shape[1:])
     stop_at = min(recipe.total_images, stop_at_images or recipe.total_images)
+    assert recipe.global_batch_size % world_size == 0, (
+        f"{world_size} ranks, {recipe.global_batch_size} samples"
+    )
     share = recipe.global_batch_size // world_size  # this rank's consecutive part of every global batch
     micro_batch = min(recipe.micro_batch, share)
     decay = recipe.ema_decay_per_step

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from gentron.checkpoint import (
     SamplingConfig,
     TextConfig,
     bundled_mini,
+    load_model,
+    read_config,
     save_checkpoint,
 )
 from gentron.config import to_dict
@@ -25,6 +28,7 @@ from gentron.data import DataSource
 from gentron.data.folder import FolderSource
 from gentron.data.shapes import ShapesSource
 from gentron.errors import UserError
+from gentron.model import GenTron, GenTronConfig
 from gentron.shapes.scene import CANVAS
 from gentron.text import TextEncoders
 from gentron.train.loop import TrainResult, check_run_folder, schedule_of, train
@@ -124,6 +128,18 @@ def make_source(
         )
 
 
+def starting_from(folder: Path) -> Callable[[GenTronConfig], GenTron]:
+    """Build models with the weights of a checkpoint folder, as the second stage does with the first's."""
+    stored = read_config(folder).model
+
+    def build(config: GenTronConfig) -> GenTron:
+        if stored != config:
+            raise UserError(f"{folder} holds another model than the recipe's: {stored} and {config}")
+        return load_model(folder, config, dtype=torch.float32).requires_grad_(True)
+
+    return build
+
+
 def run(
     recipe: TrainRecipe,
     *,
@@ -133,10 +149,12 @@ def run(
     device: torch.device,
     resume: bool,
     max_images: int | None,
+    initial: Path | None = None,
     cache_dir: Path,
     console: Console,
 ) -> Path:
     """Train and write `out/model`, a checkpoint folder with the averaged weights in fp16."""
+    build_model = GenTron if initial is None else starting_from(initial)
     check_run_folder(out, resume=resume)  # before anything that takes time
     autoencoder = Autoencoder.from_pretrained(recipe.autoencoder, device=device)
     if autoencoder.latent_channels != recipe.model.in_channels:
@@ -163,6 +181,8 @@ def run(
         device=device,
         resume=resume,
         stop_at_images=max_images,
+        build_model=build_model,
+        initial_weights=str(initial) if initial is not None else None,
         console=console,
     )
     return export(recipe, result, out=out, seed=seed, device=device, data=source.name)

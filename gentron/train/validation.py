@@ -19,6 +19,7 @@ from gentron.model import GenTron
 from gentron.samplers import SAMPLERS
 from gentron.text import PromptEmbeds, TextEncoders
 from gentron.train.loss import squared_error
+from gentron.train.prefetch import trim_padding
 from gentron.train.recipe import TrainRecipe
 
 NUM_TIMESTEPS = 8
@@ -47,6 +48,7 @@ def validation_set(
     shape = (NUM_TIMESTEPS, *batch.latents.shape[1:])
     noise = [normal(seed, i, Stream.VALIDATION, shape) for i in range(len(batch.captions))]
     embeds = text_encoders.encode(batch.captions, batch_size=64).to(device)
+    embeds = trim_padding(embeds) if device.type == "cpu" else embeds
     return ValidationSet(batch.latents.to(device), embeds, torch.stack(noise, 1).to(device), timesteps)
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from gentron.data import Stream, item_of_index, keyed_rng
-from gentron.data.folder import FolderSource, list_folder, load_picture
+from gentron.data.folder import FolderSource, Item, list_folder, load_picture
 from gentron.data.latents import CHUNK, latent_cache
 from gentron.data.shapes import ShapesSource
 from gentron.errors import UserError
@@ -25,7 +27,7 @@ def encode(images: Tensor) -> Tensor:
 
 
 def shapes_source(cache: Path, **changes: int) -> ShapesSource:
-    settings = {"seed": 1, "pool_size": 20, "validation_size": 4} | changes
+    settings: dict[str, Any] = {"seed": 1, "pool_size": 20, "validation_size": 4} | changes
     return ShapesSource(encode=encode, autoencoder_hash="stub", cache_dir=cache, **settings)
 
 
@@ -155,11 +157,28 @@ def test_captions_file_lists_the_pictures(tmp_path: Path) -> None:
         list_folder(folder)
 
 
+def test_shards_hold_the_same_samples_as_a_folder(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "data")
+    shards = tmp_path / "shards"
+    shards.mkdir()
+    for number in range(2):
+        with tarfile.open(shards / f"{number:05d}.tar", "w") as tar:
+            for path in sorted(folder.iterdir()):
+                if int(path.stem) % 2 == number:
+                    tar.add(path, path.name)
+    by_caption = {item.captions: item.read() for item in list_folder(folder)}
+    assert {item.captions: item.read() for item in list_folder(shards)} == by_caption
+    assert folder_source(shards).batch(range(3)).latents.shape == (3, 3, 2, 2)
+    (shards / "00000.tar").write_bytes(b"not a tar file")
+    with pytest.raises(UserError, match="cannot read shard .*00000.tar"):
+        list_folder(shards)
+
+
 def test_picture_is_resized_by_its_short_side_and_centre_cropped(tmp_path: Path) -> None:
     pixels = np.zeros((20, 60, 3), np.uint8)
     pixels[:, 20:40] = 255
     Image.fromarray(pixels).save(tmp_path / "wide.png")
-    picture = load_picture(tmp_path / "wide.png", 20)
+    picture = load_picture(Item(tmp_path / "wide.png", (), "wide"), 20)
     assert picture.shape == (3, 20, 20) and (picture > 0.9).all()
 
 
@@ -170,5 +189,5 @@ def test_unreadable_data_is_said_plainly(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no captioned pictures"):
         list_folder(tmp_path / "empty")
     (tmp_path / "bad.png").write_bytes(b"not a picture")
-    with pytest.raises(UserError, match="cannot read picture .*bad.png"):
-        load_picture(tmp_path / "bad.png", 8)
+    with pytest.raises(UserError, match="cannot read picture bad in .*bad.png"):
+        load_picture(Item(tmp_path / "bad.png", (), "bad"), 8)

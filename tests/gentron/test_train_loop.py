@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,11 +14,13 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 from typer.testing import CliRunner
 
 from gentron.checkpoint import load_model, read_config
+from gentron.errors import UserError
 from gentron.train import loop, metrics, recipes, state
 from gentron.train.cli import app
 from tests.tiny_recipe import run_tiny, tiny_recipe
@@ -192,6 +195,29 @@ def test_loss_of_a_fixed_set_goes_down(tiny_checkpoint: Path, cache: Path, tmp_p
     assert losses[-1] < 0.8 * losses[0]
 
 
+def test_second_stage_starts_from_the_weights_of_the_first(
+    finished: Path, tiny_checkpoint: Path, cache: Path, tmp_path: Path
+) -> None:
+    recipe = replace(tiny_recipe(), learning_rate=1e-12, total_images=8)
+    run_tiny(tmp_path / "run", tiny_checkpoint, cache, recipe=recipe, initial=finished / "model")
+    first = load_file(finished / "model/model.safetensors")
+    for name, value in load_file(tmp_path / "run/model/model.safetensors").items():
+        torch.testing.assert_close(value, first[name], rtol=0, atol=1e-6)
+    with pytest.raises(UserError, match="holds another model than the recipe's"):
+        run_tiny(tmp_path / "other", tiny_checkpoint, cache, initial=tiny_checkpoint)
+
+
+def test_folder_of_pictures_trains_too(tiny_checkpoint: Path, cache: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    for i in range(12):
+        Image.new("RGB", (70, 64), (i * 20, 0, 0)).save(data / f"{i}.png")
+        (data / f"{i}.txt").write_text("a red square")
+    recipe = replace(tiny_recipe(), total_images=16)
+    run_tiny(tmp_path / "run", tiny_checkpoint, cache, recipe=recipe, data=str(data))
+    assert len(rows(tmp_path / "run", "train")) == 1
+
+
 def test_prefetching_in_another_order_of_threads_changes_nothing(
     finished: Path, tiny_checkpoint: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -248,10 +274,6 @@ def test_out_folder_that_holds_something_else_is_refused(tiny_checkpoint: Path, 
 def test_damaged_checkpoint_is_named(
     finished: Path, tiny_checkpoint: Path, cache: Path, tmp_path: Path
 ) -> None:
-    import shutil
-
-    from gentron.errors import UserError
-
     out = tmp_path / "run"
     shutil.copytree(finished, out)
     (state.checkpoint_folder(out, 128) / "ema.safetensors").write_bytes(b"\0" * 20)
