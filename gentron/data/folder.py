@@ -46,8 +46,8 @@ def _lines(text: str) -> tuple[str, ...]:
 
 
 def _captions(row: Any) -> tuple[str, ...]:
-    """Of a row {"caption": ... or [...]}, "text" being another word for it."""
-    caption = row.get("caption") or row["text"]
+    """Of a row {"caption": ... or [...]}, "text" being another word for it; none if it has neither."""
+    caption = row.get("caption") or row.get("text") or []
     return (caption,) if isinstance(caption, str) else tuple(str(c) for c in caption)
 
 
@@ -60,7 +60,10 @@ def _from_listing(path: Path) -> list[Item]:
         try:
             row = json.loads(line)
             name = row.get("file") or row.get("file_name") or row["image"]
-            items.append(Item(path.parent / name, _captions(row), name))
+            captions = _captions(row)
+            if not captions:
+                raise KeyError("caption")
+            items.append(Item(path.parent / name, captions, name))
         except (ValueError, KeyError, TypeError, AttributeError):
             raise UserError(
                 f'{path}:{number}: expected {{"file": ..., "caption": ...}}, got {line[:80]!r}'
@@ -88,15 +91,15 @@ def _from_shard(path: Path) -> list[Item]:
                 key, _, suffix = member.name.partition(".")
                 if f".{suffix.lower()}" in SUFFIXES:
                     pictures[key] = member
-                elif suffix in ("txt", "json") and (file := tar.extractfile(member)):
-                    text = file.read().decode("utf-8")
-                    captions[key] = _lines(text) if suffix == "txt" else _captions(json.loads(text))
+                elif suffix == "txt" and (file := tar.extractfile(member)):
+                    captions[key] = _lines(file.read().decode("utf-8"))
+                elif suffix == "json" and (file := tar.extractfile(member)):
+                    captions[key] = captions.get(key) or _captions(json.loads(file.read()))
     except (tarfile.TarError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"cannot read shard {path}: {error!r}") from None
     return [
-        Item(path, captions[key], f"{path.name}/{key}", member.offset_data, member.size)
+        Item(path, captions.get(key, ()), f"{path.name}/{key}", member.offset_data, member.size)
         for key, member in pictures.items()
-        if key in captions
     ]
 
 

@@ -18,8 +18,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from gentron.atomic import atomic_file
 from gentron.autoencoder import Autoencoder
-from gentron.checkpoint import atomic_file
 from gentron.config import to_dict
 from gentron.data import DataSource
 from gentron.diffusion import NoiseSchedule, add_noise, target

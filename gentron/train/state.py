@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from gentron.checkpoint import atomic_folder
+from gentron.atomic import atomic_folder
 from gentron.errors import UserError
 
 KEEP = 2

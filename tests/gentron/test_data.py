@@ -19,6 +19,7 @@ from gentron.data.folder import FolderSource, Item, list_folder, load_picture
 from gentron.data.latents import CHUNK, latent_cache
 from gentron.data.shapes import ShapesSource
 from gentron.errors import UserError
+from gentron.shapes.write import write_folder, write_webdataset
 
 
 def encode(images: Tensor) -> Tensor:
@@ -172,6 +173,14 @@ def test_shards_hold_the_same_samples_as_a_folder(tmp_path: Path) -> None:
     (shards / "00000.tar").write_bytes(b"not a tar file")
     with pytest.raises(UserError, match="cannot read shard .*00000.tar"):
         list_folder(shards)
+
+
+def test_what_the_shapes_world_writes_can_be_trained_on(tmp_path: Path) -> None:
+    write_folder(tmp_path / "folder", count=3, seed=0)
+    write_webdataset(tmp_path / "shards", count=3, seed=0)
+    folder, shards = list_folder(tmp_path / "folder"), list_folder(tmp_path / "shards")
+    assert len(folder) == 3
+    assert [(i.captions, i.read()) for i in folder] == [(i.captions, i.read()) for i in shards]
 
 
 def test_picture_is_resized_by_its_short_side_and_centre_cropped(tmp_path: Path) -> None:
