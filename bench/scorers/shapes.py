@@ -199,21 +199,24 @@ def _templates() -> tuple[list[tuple[str, str]], np.ndarray, np.ndarray]:
     return keys, np.conj(fft.rfft2(stack)), np.conj(fft.rfft2(stack**2))
 
 
-def _best_fit(target: np.ndarray, weight: np.ndarray) -> _Fit:
-    """The template that explains most: it maximises sum w (2 target cov - cov^2), by which the squared error
-    falls against drawing nothing, over all shapes, sizes and positions."""
+def _best_fits(target: np.ndarray, weight: np.ndarray) -> list[_Fit]:
+    """For each size the template that explains most, the better one first.
+
+    It maximises sum w (2 target cov - cov^2), by which the squared error falls against drawing nothing, over
+    all shapes and positions.
+    """
     keys, spectra, squares = _templates()
     planes = np.zeros((2, PADDED, PADDED), np.float32)
     planes[:, PAD:-PAD, PAD:-PAD] = 2 * weight * target, weight
     product, price = fft.rfft2(planes)
     gains = fft.irfft2(product * spectra - price * squares, (PADDED, PADDED))
-    best = _Fit("", "", 0, 0, -np.inf)
+    best: dict[str, _Fit] = {}
     for (shape, size), gain in zip(keys, gains, strict=True):
         room = PADDED - SIZES[size] + 1
         top, left = divmod(int(gain[:room, :room].argmax()), room)
-        if gain[top, left] > best.gain:
-            best = _Fit(shape, size, top - PAD, left - PAD, float(gain[top, left]))
-    return best
+        if size not in best or gain[top, left] > best[size].gain:
+            best[size] = _Fit(shape, size, top - PAD, left - PAD, float(gain[top, left]))
+    return sorted(best.values(), key=lambda fit: -fit.gain)
 
 
 def _quality(target: np.ndarray, hidden: np.ndarray, fit: _Fit) -> dict[str, float]:
@@ -271,6 +274,18 @@ class _Piece:
     texture: str | None = None
 
 
+def _clear_fit(target: np.ndarray, weight: np.ndarray, hidden: np.ndarray) -> tuple[_Fit | None, float]:
+    """The best fit that is clear, or None, and its quality; two objects side by side can look, to the gain
+    alone, like one large one."""
+    quality = 0.0
+    for first in _best_fits(target, weight):
+        fit, quality = _named(first, _quality(target, hidden, first))
+        meets = (hidden & _grown(fit.paste() > 0)).any()
+        if quality >= (MEETING_FIT if meets else CLEAR_FIT):
+            return fit, quality
+    return None, quality
+
+
 def _pieces(index: int, mask: np.ndarray, pixels: _Pixels, owner: np.ndarray) -> list[_Piece]:
     """Take template after template out of one colour's pixels until specks are left."""
     target = np.where(owner == index, pixels.alpha, 0)
@@ -278,13 +293,11 @@ def _pieces(index: int, mask: np.ndarray, pixels: _Pixels, owner: np.ndarray) ->
     weight = np.where(hidden, np.float32(OTHERS), np.float32(1))
     left, pieces = mask.copy(), []
     while _solid(left) >= SPECK and len(pieces) < MAX_OBJECTS:
-        fit = _best_fit(target, weight)
-        fit, quality = _named(fit, _quality(target, hidden, fit))
-        cover = fit.paste()
-        least = MEETING_FIT if (hidden & _grown(cover > 0)).any() else CLEAR_FIT
-        if quality >= least and (left & (cover > 0.5)).sum() >= SPECK:
+        fit, quality = _clear_fit(target, weight, hidden)
+        if fit is not None and (left & (fit.paste() > 0.5)).sum() >= SPECK:
+            cover = fit.paste()
             pieces.append(_Piece(index, quality, cover >= 0.5, fit))
-            gone = ndimage.maximum_filter(cover, 3) > 0
+            gone = _grown(cover > 0)
         else:
             gone = _largest(left, owner == index)
             pieces.append(_Piece(index, quality, gone, None))

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import numpy as np
 import torch
 from huggingface_hub import snapshot_download
@@ -15,6 +16,8 @@ from bench.systems import Request, SystemInfo, SystemOptions, safe_name
 from bench.systems.gentron import hash_folder
 from gentron.errors import UserError
 from gentron.pipeline import usable_device
+
+library: Any = diffusers  # its lazy exports are hidden from type checkers
 
 
 def _local_folder(name: str) -> Path:
@@ -37,8 +40,9 @@ class DiffusersSystem:
         device = usable_device(options.device)
         dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
         try:
-            loader: Any = diffusers.DiffusionPipeline
-            pipeline: Any = loader.from_pretrained(folder, local_files_only=True, torch_dtype=dtype)
+            pipeline: Any = library.DiffusionPipeline.from_pretrained(
+                folder, local_files_only=True, torch_dtype=dtype
+            )
         except (OSError, ValueError) as error:
             raise UserError(f"cannot load the diffusers pipeline in '{folder}': {error}") from error
         pipeline.set_progress_bar_config(disable=True)

@@ -1,0 +1,26 @@
+"""Pictures of prompts for tests: what a perfect system would draw."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from bench.images import encode_png
+from bench.prompts import Prompt, realise
+from gentron.shapes.render import render
+
+
+def perfect_image(prompt: Prompt, seed: int = 0) -> np.ndarray:
+    """(64, 64, 3) uint8, true of the prompt."""
+    scene = realise(prompt.description, np.random.default_rng([seed, *prompt.id.encode()]))
+    assert scene is not None, f"not realisable: {prompt.text}"
+    return render(scene)
+
+
+def write_perfect_folder(folder: Path, prompts: list[Prompt]) -> Path:
+    """One <prompt id>_00.png a prompt."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for prompt in prompts:
+        (folder / f"{prompt.id}_00.png").write_bytes(encode_png(perfect_image(prompt)))
+    return folder

@@ -1,0 +1,85 @@
+"""Published protocols are never edited: a change of any byte is a new version beside the old one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from bench.prompts import TESTED
+from bench.protocol import load_protocol, protocol_names, protocols_folder
+from bench.report import reference
+from bench.score import build_scorer
+from bench.scorers import SCORERS
+from gentron.errors import UserError
+
+PUBLISHED = {
+    "compbench-shapes_v1": "bd3009d78f11707ba9d5f2f76dfd12932a11d664b7da6f426e20f68b5a89cff8",
+}
+
+
+def test_every_protocol_is_listed_here() -> None:
+    assert protocol_names() == sorted(PUBLISHED)
+
+
+@pytest.mark.parametrize("name", protocol_names())
+def test_protocol_is_as_published(name: str) -> None:
+    assert load_protocol(name).sha256 == PUBLISHED[name]
+
+
+@pytest.mark.parametrize("name", protocol_names())
+def test_protocol_is_complete(name: str) -> None:
+    protocol = load_protocol(name)
+    assert protocol.config.name == name
+    assert all(protocol.prompts.values())
+    assert {c.tested for c in protocol.config.categories.values()} <= set(TESTED)
+    assert set(protocol.config.suites["all"]) == set(protocol.config.categories)
+    build_scorer(protocol)
+
+
+@pytest.mark.parametrize("name", protocol_names())
+def test_header_says_command_time_and_expected_values(name: str) -> None:
+    text = (protocols_folder() / f"{name}.yaml").read_text()
+    assert all(word in text for word in ("# Command:", "# Time:", "# Expected:"))
+
+
+@pytest.mark.parametrize("name", protocol_names())
+def test_reference_run_is_of_the_full_protocol(name: str) -> None:
+    protocol = load_protocol(name)
+    result = reference(name, protocol.sha256)
+    if result is None:
+        pytest.skip("no reference run is committed yet")
+    assert result.limit is None and result.suite == "all" and result.counts.missing == 0
+    assert [m.category for m in result.metrics] == list(protocol.config.categories)
+
+
+@pytest.mark.parametrize("name", SCORERS)
+def test_scorer_has_versions_and_a_docstring(name: str) -> None:
+    scorer = SCORERS[name]()
+    assert scorer.version >= 1 and scorer.world_version >= 1 and scorer.__doc__
+
+
+def write_protocol(folder: Path, **changes: object) -> None:
+    data = yaml.safe_load((protocols_folder() / "compbench-shapes_v1.yaml").read_text())
+    (folder / "changed.yaml").write_text(yaml.safe_dump(data | changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"sead": 1}, "unknown field sead"),
+        ({"seed": "one"}, "seed must be an integer"),
+        ({"suites": {"all": ["colour"]}}, "unknown category 'colour'"),
+        ({"resize": "bicubic"}, "resize must be one of"),
+    ],
+)
+def test_wrong_field_is_named(tmp_path: Path, changes: dict[str, object], message: str) -> None:
+    write_protocol(tmp_path, **changes)
+    with pytest.raises(UserError, match=message):
+        load_protocol("changed", folder=tmp_path)
+
+
+def test_unknown_protocol_is_refused() -> None:
+    with pytest.raises(UserError, match="unknown protocol 'nope'; known: compbench-shapes_v1"):
+        load_protocol("nope")
