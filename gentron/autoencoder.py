@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from gentron.errors import UserError
 from gentron.text import first_line, require_folder
+from gentron.torchvision_ops import prepare_torchvision
 
 # AutoencoderKL of Stable Diffusion 1.x: 83.7M parameters, f = 8, 4 channels, scale 1 / std of its latents.
 SD_AUTOENCODER: dict[str, Any] = {
@@ -58,6 +59,7 @@ class Autoencoder(nn.Module):
 
         Raises UserError when nothing is there or the weights do not fit the config.
         """
+        prepare_torchvision()
         from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
         require_folder(source, what="autoencoder")
@@ -124,6 +126,7 @@ def random_autoencoder(
     device: torch.device | str = "cpu",
 ) -> Autoencoder:
     """An untrained autoencoder: Stable Diffusion's architecture, cut to the levels that `downscale` needs."""
+    prepare_torchvision()
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
     levels = downscale.bit_length()

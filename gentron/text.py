@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gentron.errors import UserError
+from gentron.torchvision_ops import prepare_torchvision
 
 # Sizes of the paper's encoders: openai/clip-vit-large-patch14 (text tower) and google/flan-t5-xxl (encoder).
 CLIP_L: dict[str, Any] = {
@@ -235,6 +236,7 @@ class TextEncoders:
         dtype: fp32 by default; bf16 is fine for both, fp16 is refused for T5, whose activations overflow it.
         Raises UserError when a folder or the hub has no such model, or the weights do not fit it.
         """
+        prepare_torchvision()
         from transformers import CLIPTextModel, T5EncoderModel
 
         wanted = dtype or torch.float32
@@ -355,6 +357,7 @@ def random_clip(
     width: int = 768, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
 ) -> TextEncoder:
     """An untrained CLIP text tower with a HashTokenizer: CLIP-L (123M) at its width, else two layers."""
+    prepare_torchvision()
     from transformers import CLIPTextConfig, CLIPTextModel
 
     sizes = dict(CLIP_L)
@@ -376,6 +379,7 @@ def random_t5(
 
     It is built without storage and filled in its final dtype: 9.5 GB in bf16 is also its peak.
     """
+    prepare_torchvision()
     from transformers import T5Config, T5EncoderModel
 
     _check_t5_dtype(dtype)

@@ -12,9 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import typer
-from click.testing import Result
 from PIL import Image
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from gentron.cli import app, make_grid
 from gentron.console import make_app, one_line
