@@ -23,7 +23,7 @@ Out = Annotated[Path, typer.Option("--out", help="Run folder.")]
 
 @app.command()
 def t2i(
-    recipe: Annotated[str, typer.Option(help="mini, xl2_stage1, xl2_stage2, g2_stage1, g2_stage2.")] = "mini",
+    recipe: Annotated[str, typer.Option(help="mini, mini_stage2, xl2_stage1, xl2_stage2, g2_stage1, g2_stage2.")] = "mini",
     data: Annotated[
         str, typer.Option(help="shapes, or a folder of captioned pictures or WebDataset shards.")
     ] = "shapes",

@@ -56,6 +56,18 @@ def mini() -> TrainRecipe:
     )
 
 
+def mini_stage2() -> TrainRecipe:
+    """The built-in model, from the weights of `mini`: fresh pictures (another seed), half the batch."""
+    return replace(
+        mini(),
+        global_batch_size=32,
+        total_images=250_000,
+        learning_rate=5e-4,
+        warmup_images=6_400,
+        ema_decay=0.999,
+    )
+
+
 def xl2_stage1() -> TrainRecipe:
     """XL/2 at 256 px: 500K steps of 2048 images (P), AdamW at a constant 1e-4 (P)."""
     return TrainRecipe(
@@ -110,6 +122,7 @@ def g2_stage2() -> TrainRecipe:
 
 RECIPES: dict[str, Callable[[], TrainRecipe]] = {
     "mini": mini,
+    "mini_stage2": mini_stage2,
     "xl2_stage1": xl2_stage1,
     "xl2_stage2": xl2_stage2,
     "g2_stage1": g2_stage1,
