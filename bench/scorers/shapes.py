@@ -64,6 +64,8 @@ GOOD_FIT = 0.88  # from here on the first fit's shape is not doubted
 CLEAR_MARKS = 0.5  # least correlation of a texture's marks with the picture's ink
 FAINT_MARKS = 0.12  # standard deviation of the share of ink below which there are no marks
 DARK_PAINT = 0.08  # mean squared share of ink above which paint without clear marks is not plain either
+SHOWN_SHARE = 0.25  # least share of an object that must be seen, whatever may hide it
+STRANGE_SHARE = 0.4  # most of its visible silhouette that may have another colour where objects meet
 OTHERS = 0.25  # weight of pixels that belong to another object: they may hide this one
 SEARCH = 2  # pixels around the first fit in which meeting objects are fitted again
 MARGIN = 8  # zeros around the canvas where windows are cut
@@ -280,8 +282,10 @@ def _clear_fit(target: np.ndarray, weight: np.ndarray, hidden: np.ndarray) -> tu
     quality = 0.0
     for first in _best_fits(target, weight):
         fit, quality = _named(first, _quality(target, hidden, first))
-        meets = (hidden & _grown(fit.paste() > 0)).any()
-        if quality >= (MEETING_FIT if meets else CLEAR_FIT):
+        cover = fit.paste()
+        meets = (hidden & _grown(cover > 0)).any()
+        shown = (target * cover).sum() >= SHOWN_SHARE * cover.sum()
+        if shown and quality >= (MEETING_FIT if meets else CLEAR_FIT):
             return fit, quality
     return None, quality
 
@@ -485,14 +489,23 @@ def _check(pieces: list[_Piece], fronts: set[tuple[int, int]], owner: np.ndarray
         pale = (pixels.color < COLORED) & (pixels.alpha > 0.12)
         owner[pale & pieces[back].mask] = pieces[back].color
         owner[pale & pieces[front].mask] = pieces[front].color
-    for piece in pieces:
-        if piece.fit is None or piece.quality >= CLEAR_FIT:
+    meeting = {place for pair in fronts for place in pair}
+    for i, piece in enumerate(pieces):
+        if piece.fit is None or (piece.quality >= CLEAR_FIT and i not in meeting):
             continue
-        target = np.where(owner == piece.color, pixels.alpha, 0)
-        hidden = (owner >= 0) & (owner != piece.color)
-        piece.quality = _quality(target, hidden, piece.fit)[piece.fit.shape]
-        if piece.quality < CLEAR_FIT:
+        covered = np.zeros((CANVAS, CANVAS), bool)
+        for front, back in fronts:
+            if back == i:
+                covered |= _grown(pieces[front].mask)
+        own = owner == piece.color
+        visible = piece.mask & ~covered
+        strange = visible & ~own & (pixels.color > COLORED)
+        if i in meeting and strange.sum() > STRANGE_SHARE * visible.sum():
             piece.fit = None
+        elif piece.quality < CLEAR_FIT:
+            hidden = (owner >= 0) & ~own
+            piece.quality = _quality(np.where(own, pixels.alpha, 0), hidden, piece.fit)[piece.fit.shape]
+            piece.fit = piece.fit if piece.quality >= CLEAR_FIT else None
 
 
 def _orphans(pixels: _Pixels, owner: np.ndarray) -> list[np.ndarray]:

@@ -1,0 +1,205 @@
+from __future__ import annotations
+
+import io
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from bench.aggregate import aggregate, clustered_mean
+from bench.protocol import load_protocol
+from bench.report import find_results, markdown, result_table
+from bench.results import (
+    Counts,
+    Provenance,
+    Result,
+    SystemRecord,
+    dump_result,
+    git_state,
+    provenance,
+    read_result,
+    result_folder,
+    scores_csv,
+    write_result,
+)
+from bench.score import Missing, ScoreRow
+from gentron.errors import UserError
+
+PROTOCOL = load_protocol("compbench-shapes_v1")
+PROMPTS = PROTOCOL.select("relations", limit=3)
+
+
+def row(prompt_id: str, score: float, *, sample: int = 0, detected: int = 2, found: bool = True) -> ScoreRow:
+    parts = {
+        "asked": 2.0,
+        "detected": float(detected),
+        "matched": 2.0,
+        "objects_score": 1.0,
+        "relation": score,
+        "both_found": float(found),
+    }
+    return ScoreRow(
+        prompt_id=prompt_id,
+        sample=sample,
+        sha256="0",
+        score=score,
+        reason='left of: "holds", or not',
+        parts=parts,
+        chance=0.25,
+        shuffled=0.0,
+    )
+
+
+def make_result() -> Result:
+    rows = [row(prompt.id, k / 6) for k, prompt in enumerate(PROMPTS)]
+    return Result(
+        protocol=PROTOCOL.name,
+        protocol_sha256=PROTOCOL.sha256,
+        suite="relations",
+        seed=0,
+        images_per_prompt=1,
+        limit=3,
+        system=SystemRecord(
+            kind="gentron", name="tiny", weights_sha256="ab", untrained=True, settings={"guidance_scale": 3.0}
+        ),
+        counts=Counts(expected=7, scored=6, missing=1),
+        missing=[Missing(prompt_id="spatial-0000", sample=1, file="a.png", reason="blank")],
+        metrics=aggregate(PROMPTS, rows),
+        provenance=Provenance(
+            date="2025-03-04T05:06:07+00:00",
+            commit="0123456789abcdef",
+            dirty=False,
+            command="gentron-bench compbench",
+            device="cpu",
+            machine="x86_64 Linux",
+            packages={"python": "3.11"},
+        ),
+    )
+
+
+# ---- aggregate -------------------------------------------------------------------------------------------
+
+
+def test_mean_and_standard_error_in_closed_form() -> None:
+    value = clustered_mean([("a", 0.0), ("b", 1.0), ("c", 1.0), ("d", 0.0)])
+    assert value.mean == 0.5
+    assert value.stderr == pytest.approx(math.sqrt((4 * 0.25 / 3) / 4))
+    assert (value.num_images, value.num_prompts) == (4, 4)
+
+
+def test_images_of_one_prompt_are_one_cluster() -> None:
+    once = clustered_mean([("a", 0.0), ("b", 1.0)])
+    often = clustered_mean([("a", 0.0), ("b", 1.0)] * 10)
+    assert (often.mean, often.stderr) == (once.mean, once.stderr)
+    assert often.num_images == 20
+
+
+def test_prompts_weigh_the_same_whatever_their_images() -> None:
+    assert clustered_mean([("a", 1.0), ("a", 1.0), ("a", 1.0), ("b", 0.0)]).mean == 0.5
+
+
+def test_order_does_not_matter() -> None:
+    values = [(f"p{k % 7}", math.sin(k)) for k in range(50)]
+    a, b = clustered_mean(sorted(values)), clustered_mean(sorted(values, reverse=True))
+    assert a.mean == pytest.approx(b.mean, abs=1e-15)
+
+
+def test_nothing_measured_is_not_zero() -> None:
+    value = clustered_mean([])
+    assert value.mean is None and value.stderr is None and value.num_images == 0
+    assert clustered_mean([("a", 0.3)]).stderr is None
+
+
+def test_categories_are_split_into_seen_and_held_out() -> None:
+    rows = [row(p.id, float(bool(p.heldout))) for p in PROMPTS]
+    spatial, other = aggregate(PROMPTS, rows)
+    assert (spatial.category, other.category) == ("spatial", "non-spatial")
+    assert (spatial.seen.mean, spatial.heldout.mean) == (0.0, 1.0)
+    assert spatial.score.mean == pytest.approx(1 / 3)
+    assert spatial.chance.mean == 0.25
+
+
+def test_relation_is_averaged_where_both_objects_were_found() -> None:
+    first, second, third = (p.id for p in PROMPTS[:3])
+    rows = [row(first, 1.0), row(second, 0.5, detected=3), row(third, 0.0, detected=1, found=False)]
+    (spatial,) = aggregate(PROMPTS[:3], rows)
+    assert (spatial.relation.mean, spatial.relation.num_images) == (0.75, 2)
+    assert spatial.extra_objects.mean == pytest.approx(1 / 3)
+    assert spatial.missing_objects.mean == pytest.approx(1 / 3)
+
+
+# ---- results ---------------------------------------------------------------------------------------------
+
+
+def test_result_survives_the_disk(tmp_path: Path) -> None:
+    result = make_result()
+    folder = write_result(tmp_path, result, PROMPTS, [row(p.id, 1.0) for p in PROMPTS])
+    assert folder == tmp_path / "compbench-shapes_v1" / "tiny" / "2025-03-04-01234567"
+    assert read_result(folder / "result.json") == result
+    assert sorted(p.name for p in folder.iterdir()) == ["result.json", "scores.csv"]
+
+
+def test_result_of_another_schema_is_refused(tmp_path: Path) -> None:
+    data = json.loads(dump_result(make_result()))
+    for changed, message in (
+        (data | {"schema_version": 99}, "schema_version must be 1, got 99"),
+        (data | {"extra": 1}, "unknown field extra"),
+        ({k: v for k, v in data.items() if k != "seed"}, "missing field seed"),
+    ):
+        (tmp_path / "r.json").write_text(json.dumps(changed))
+        with pytest.raises(UserError, match=message):
+            read_result(tmp_path / "r.json")
+    (tmp_path / "r.json").write_text('{"schema_')
+    with pytest.raises(UserError, match="damaged"):
+        read_result(tmp_path / "r.json")
+
+
+def test_same_run_replaces_and_another_stands_beside(tmp_path: Path) -> None:
+    result = make_result()
+    first = write_result(tmp_path, result, PROMPTS, [])
+    later = replace(result, provenance=replace(result.provenance, date="2025-03-04T09:00:00+00:00"))
+    assert result_folder(tmp_path, later) == first
+    assert result_folder(tmp_path, replace(result, seed=1)).name == "2025-03-04-01234567-2"
+
+
+def test_scores_csv_quotes_its_reasons() -> None:
+    lines = scores_csv(PROMPTS, [row(PROMPTS[0].id, 0.5)]).decode().splitlines()
+    assert lines[0].startswith("prompt_id,category,split,sample,score,chance,shuffled,prompt,reason")
+    assert lines[1].endswith(',"left of: ""holds"", or not"')
+
+
+def test_provenance_names_commit_and_packages() -> None:
+    here = provenance(device="cpu")
+    assert {"python", "numpy", "torch"} <= set(here.packages)
+    assert here.date.endswith("+00:00")
+
+
+def test_installed_package_has_no_commit(tmp_path: Path) -> None:
+    assert git_state(tmp_path) == (None, None)
+
+
+# ---- report ----------------------------------------------------------------------------------------------
+
+
+def render_table(result: Result, beside: Result | None) -> str:
+    from rich.console import Console
+
+    text = io.StringIO()
+    Console(width=160, file=text).print(result_table(result, beside))
+    return text.getvalue()
+
+
+def test_table_shows_the_reference_beside() -> None:
+    result = make_result()
+    assert "reference" not in render_table(result, None)
+    text = render_table(result, result)
+    assert "reference (tiny)" in text and "(untrained)" in text and "0.167" in text
+
+
+def test_readme_lists_every_run(tmp_path: Path) -> None:
+    folder = write_result(tmp_path, make_result(), PROMPTS, [])
+    text = markdown(find_results(tmp_path), tmp_path)
+    assert "## compbench-shapes_v1" in text and "tiny (untrained)" in text
+    assert f"({folder.relative_to(tmp_path)}/result.json)" in text
