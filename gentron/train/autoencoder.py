@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKL
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from torch import Tensor, nn
 
 from gentron.shapes import render, sample_scene, scene_rng
@@ -70,10 +70,13 @@ def build(recipe: AutoencoderRecipe) -> AutoencoderKL:
     """The untrained autoencoder: diffusers' AutoencoderKL at a small size, 4 x downscaling, no attention."""
     levels = len(recipe.block_out_channels)
     torch.manual_seed(recipe.seed)
+    blocks: dict[str, Any] = {  # diffusers annotates these as tuples of one
+        "block_out_channels": recipe.block_out_channels,
+        "down_block_types": ("DownEncoderBlock2D",) * levels,
+        "up_block_types": ("UpDecoderBlock2D",) * levels,
+    }
     return AutoencoderKL(
-        block_out_channels=recipe.block_out_channels,
-        down_block_types=("DownEncoderBlock2D",) * levels,
-        up_block_types=("UpDecoderBlock2D",) * levels,
+        **blocks,
         layers_per_block=1,
         latent_channels=recipe.latent_channels,
         norm_num_groups=8,
@@ -207,6 +210,7 @@ def train_decoder(
     vae: AutoencoderKL, recipe: DecoderRecipe, out: Path, foreground_weight: float, *, resume: bool
 ) -> None:
     """The second stage: what comes after the latents."""
+    assert vae.post_quant_conv is not None
     parts = nn.ModuleList([vae.post_quant_conv, vae.decoder])
     optimizer = torch.optim.AdamW(parts.parameters(), lr=recipe.learning_rate, weight_decay=0.0)
     state = StepState(out, parts, optimizer, config=asdict(recipe), resume=resume)

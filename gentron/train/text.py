@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -57,10 +58,17 @@ class TextRecipe:
 
 
 def build_t5(recipe: TextRecipe) -> T5ForConditionalGeneration:
-    """T5 v1.1 layout (gated GELU, untied head) with a one-layer decoder, which only training needs."""
+    """T5 v1.1 layout (gated GELU) with a one-layer decoder, which only training needs."""
     torch.manual_seed(recipe.seed)
     vocabulary = words()
+    options: dict[
+        str, Any
+    ] = {  # not in the signature; the first leaves the decoder's output unscaled, as v1.1 does
+        "tie_word_embeddings": False,
+        "decoder_start_token_id": vocabulary.index("<s>"),
+    }
     config = T5Config(
+        **options,
         vocab_size=len(vocabulary),
         d_model=recipe.width,
         d_kv=recipe.width // recipe.num_heads,
@@ -70,10 +78,8 @@ def build_t5(recipe: TextRecipe) -> T5ForConditionalGeneration:
         num_heads=recipe.num_heads,
         feed_forward_proj="gated-gelu",
         dropout_rate=0.0,
-        tie_word_embeddings=False,
         pad_token_id=vocabulary.index("<pad>"),
         eos_token_id=vocabulary.index("</s>"),
-        decoder_start_token_id=vocabulary.index("<s>"),
     )
     model = T5ForConditionalGeneration(config)
     # T5 starts these at 0.09, and Adam moves them by one learning rate a step: without strong positions from
@@ -127,7 +133,7 @@ def build_clip(recipe: TextRecipe) -> CLIPModel:
     """A CLIP whose picture tower is a small ViT with one token a cell of the world."""
     torch.manual_seed(recipe.seed)
     vocabulary = words()
-    shared = {
+    shared: dict[str, Any] = {
         "hidden_size": recipe.width,
         "intermediate_size": recipe.mlp_width,
         "num_hidden_layers": recipe.num_layers,
@@ -247,7 +253,7 @@ def train_clip(out: Path, recipe: TextRecipe, resume: bool) -> None:
     )  # fmt: skip
     from transformers import CLIPTextModel
 
-    tower = CLIPTextModel(model.config.text_config)
+    tower = CLIPTextModel(cast(CLIPTextConfig, model.config.text_config))
     tower.load_state_dict(model.text_model.state_dict(), strict=False)
     tower.save_pretrained(out / "clip")
     tokenizer.save_pretrained(out / "clip")
