@@ -1,9 +1,10 @@
-"""Images made elsewhere: a folder with a manifest.jsonl, or with files named by prompt.
+"""Images made elsewhere: a folder with a manifest, or with files named by prompt.
 
 manifest.jsonl: one object a line with "file" (relative to the folder) and either "prompt_id" or "prompt" (the
-text), and "sample" where there are several images of a prompt (default: in order).
-Without one: <prompt id>_<sample>.png, <prompt text>_<anything>.png as T2I-CompBench names them (sorted by the
-number after the last underscore), or <prompt text>.png; jpg, jpeg and webp too.
+text), and "sample" where there are several images of a prompt (default: in order). manifest.json, as
+`gentron sample` writes it, holds the same rows in a list "images".
+Without either: <prompt id>_<sample>.png, <prompt text>_<number>.png as T2I-CompBench names them (sorted by
+that number), or <prompt text>.png; jpg, jpeg and webp too.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from gentron.errors import UserError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 MANIFEST = "manifest.jsonl"
+SAMPLE_MANIFEST = "manifest.json"  # of `gentron sample`
 
 
 class FolderSystem:
@@ -34,8 +36,7 @@ class FolderSystem:
         if not folder.is_dir():
             raise UserError(f"no folder '{folder}': give one with images as folder:DIR")
         self._folder = folder
-        manifest = folder / MANIFEST
-        self._files = _from_manifest(manifest) if manifest.is_file() else _from_names(folder)
+        self._files = _find_files(folder)
         if not self._files:
             raise UserError(f"no images in '{folder}': expected {MANIFEST} or files named by prompt or id")
         listing = json.dumps({key: [path.name for path in paths] for key, paths in self._files.items()})
@@ -75,16 +76,42 @@ def _from_names(folder: Path) -> dict[str, list[Path]]:
     return {key: [path for _, _, path in sorted(entries)] for key, entries in found.items()}
 
 
-def _from_manifest(manifest: Path) -> dict[str, list[Path]]:
+def _find_files(folder: Path) -> dict[str, list[Path]]:
+    if (folder / MANIFEST).is_file():
+        lines = _read(folder / MANIFEST).splitlines()
+        places = [(f"{folder / MANIFEST}, line {k}", line) for k, line in enumerate(lines, 1) if line.strip()]
+        return _from_rows(folder, [_row(_parse(line, where), where) for where, line in places])
+    path = folder / SAMPLE_MANIFEST
+    if path.is_file():
+        data = _parse(_read(path), str(path))
+        images = data.get("images") if isinstance(data, dict) else None
+        if not isinstance(images, list):
+            raise UserError(f'{path} must hold a list "images"')
+        return _from_rows(folder, [_row(row, f"{path}, image {k}") for k, row in enumerate(images)])
+    return _from_names(folder)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text: {error.reason}") from error
+
+
+def _parse(text: str, where: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{where} is not JSON: {error}") from error
+
+
+def _from_rows(folder: Path, rows: list[dict[str, Any]]) -> dict[str, list[Path]]:
     found: dict[str, dict[int, Path]] = defaultdict(dict)
-    for number, line in enumerate(manifest.read_text(encoding="utf-8").splitlines(), 1):
-        if not line.strip():
-            continue
-        row = _row(line, f"{manifest}, line {number}")
+    for row in rows:
         key = row["prompt_id"] if "prompt_id" in row else _key(row["prompt"])
         sample = row.get("sample", len(found[key]))
-        found[key][sample] = manifest.parent / row["file"]
-    return {key: _dense(paths, manifest.parent) for key, paths in found.items()}
+        found[key][sample] = folder / row["file"]
+    return {key: _dense(paths, folder) for key, paths in found.items()}
 
 
 def _dense(paths: dict[int, Path], folder: Path) -> list[Path]:
@@ -92,11 +119,7 @@ def _dense(paths: dict[int, Path], folder: Path) -> list[Path]:
     return [paths.get(k, folder / "missing") for k in range(max(paths) + 1)]
 
 
-def _row(line: str, where: str) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{where} is not JSON: {error}") from error
+def _row(row: Any, where: str) -> dict[str, Any]:
     if not isinstance(row, dict) or not isinstance(row.get("file"), str):
         raise UserError(f'{where} must be an object with "file" and "prompt_id" or "prompt"')
     if not any(isinstance(row.get(name), str) for name in ("prompt_id", "prompt")):

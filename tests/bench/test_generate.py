@@ -195,6 +195,14 @@ def test_manifest_of_a_folder_is_read(tmp_path: Path) -> None:
     assert not found[0].exists() and found[1:] == paths
 
 
+def test_manifest_of_gentron_sample_is_read(tmp_path: Path) -> None:
+    paths = [picture(tmp_path / f"00000{k}.png", k) for k in range(2)]
+    images = [{"file": path.name, "prompt": PROMPTS[k].text, "seed": 0} for k, path in enumerate(paths)]
+    (tmp_path / "manifest.json").write_text(json.dumps({"model": "mini", "images": images}))
+    folder = FolderSystem(tmp_path, SystemOptions())
+    assert [folder.find(r) for r in wanted(2, images_per_prompt=1)] == paths
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
