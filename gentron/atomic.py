@@ -34,8 +34,10 @@ def atomic_file(path: Path) -> Iterator[Path]:
         yield temporary
         _fsync(temporary)
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.strerror and error.filename in (None, str(temporary)):
+            error.filename = str(path)  # what the message names
         raise
     _fsync(path.parent)
 
@@ -43,20 +45,23 @@ def atomic_file(path: Path) -> Iterator[Path]:
 @contextmanager
 def atomic_folder(folder: Path) -> Iterator[Path]:
     """The same for a folder; one that stands there already is moved aside first and removed at the end."""
+    if folder.exists() and not folder.is_dir():
+        raise OSError(errno.ENOTDIR, "not a folder, cannot be replaced", str(folder))
     folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _sibling(folder)
+    temporary, old = _sibling(folder), _sibling(folder)
     try:
         temporary.mkdir()
         yield temporary
         for path in (*sorted(temporary.rglob("*")), temporary):
             _fsync(path)
-        old = _sibling(folder) if folder.exists() else None
-        if old is not None:
+        if folder.exists():
             os.rename(folder, old)
         os.rename(temporary, folder)
     except BaseException:
+        if old.exists() and not folder.exists():
+            os.rename(old, folder)
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     _fsync(folder.parent)
-    if old is not None:
+    if old.exists():
         shutil.rmtree(old)

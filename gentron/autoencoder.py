@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from gentron.errors import UserError
-from gentron.text import first_line, require_folder
+from gentron.text import first_line, quiet_loading, require_folder
 from gentron.torchvision_ops import prepare_torchvision
 
 # AutoencoderKL of Stable Diffusion 1.x: 83.7M parameters, f = 8, 4 channels, scale 1 / std of its latents.
@@ -65,9 +65,10 @@ class Autoencoder(nn.Module):
         require_folder(source, what="autoencoder")
         try:
             # accelerate, which low_cpu_mem_usage needs, is not a dependency
-            loaded: Any = AutoencoderKL.from_pretrained(
-                source, torch_dtype=dtype, low_cpu_mem_usage=False, output_loading_info=True
-            )
+            with quiet_loading():
+                loaded: Any = AutoencoderKL.from_pretrained(
+                    source, torch_dtype=dtype, low_cpu_mem_usage=False, output_loading_info=True
+                )
         except Exception as error:  # diffusers raises many kinds for a bad folder; all mean "not loadable"
             raise UserError(
                 f"cannot load the autoencoder from '{source}': {first_line(error)}; give a diffusers"

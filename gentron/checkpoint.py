@@ -64,6 +64,11 @@ class TextConfig:
     clip_max_length: int = 77
     t5_max_length: int = 120
 
+    def __post_init__(self) -> None:
+        for name in ("clip_max_length", "t5_max_length"):
+            if getattr(self, name) < 2:  # one word and the end token
+                raise ValueError(f"{name} must be >= 2, got {getattr(self, name)}")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SamplingConfig:
@@ -133,7 +138,7 @@ def read_config(folder: Path) -> CheckpointConfig:
         data = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"no GenTron checkpoint in '{folder}': it has no {CONFIG_FILE}") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is damaged: {error}") from error
     version = data.get("format_version") if isinstance(data, dict) else None
     if version != FORMAT_VERSION:
@@ -169,6 +174,8 @@ def load_model(
         raise UserError(f"the checkpoint '{folder}' lacks {WEIGHTS_FILE}") from None
     except SafetensorError as error:
         raise UserError(f"{path} is damaged: {error}") from error
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
     model.load_state_dict(tensors, assign=True)
     return model.eval().requires_grad_(False)
 
@@ -183,7 +190,13 @@ def _read_tensors(
             problem = "lacks" if name in expected else "has the unknown"
             raise UserError(f"{path} does not fit its {CONFIG_FILE}: it {problem} tensor {name}")
         for name, tensor in expected.items():
-            shape = tuple(file.get_slice(name).get_shape())
+            stored_tensor = file.get_slice(name)
+            if not stored_tensor.get_dtype().startswith(("F", "BF")):
+                raise UserError(
+                    f"{path} is damaged: {name} must be of a floating-point type, got"
+                    f" {stored_tensor.get_dtype()}"
+                )
+            shape = tuple(stored_tensor.get_shape())
             if shape != tuple(tensor.shape):
                 raise UserError(
                     f"{path} does not fit its {CONFIG_FILE}: {name} must be {tuple(tensor.shape)},"
@@ -211,8 +224,13 @@ def find_checkpoint(model: str, *, checkpoint: Path | None = None) -> Path:
     checkpoint: where the weights of a named preset are. Raises UserError with the ways on.
     """
     if model not in PRESETS:
-        if Path(model).is_dir() and checkpoint is None:
-            return Path(model)
+        if model and Path(model).is_dir():
+            if checkpoint is None:
+                return Path(model)
+            raise UserError(
+                f"--checkpoint '{checkpoint}' has no effect on '{model}', a folder: give one of the two, or"
+                f" one of {', '.join(PRESETS)} with --checkpoint"
+            )
         known = ", ".join(PRESETS)
         raise UserError(f"unknown model '{model}'; known: {known}, or the folder of a checkpoint")
     folder = checkpoint or (bundled_mini() if model == "mini" else models_folder() / model)

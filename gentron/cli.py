@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from gentron.pipeline import GenTronPipeline
+
+MANIFEST = "manifest.json"
 
 app = make_app("GenTron: text-to-image diffusion transformers, their training and sampling.")
 data_app = typer.Typer(no_args_is_help=True, help="Write data sets.")
@@ -53,7 +56,7 @@ def sample(
     prompt_file: Annotated[Path | None, typer.Option(help="More prompts, one a line.")] = None,
     negative_prompt: Annotated[str, typer.Option(help="What guidance leads away from.")] = "",
     seed: Annotated[int, typer.Option(help="Image i of every prompt has seed SEED + i.")] = 0,
-    num_images: Annotated[int, typer.Option(min=1, help="Images per prompt.")] = 1,
+    num_images: Annotated[int, typer.Option(min=1, max=1_000_000, help="Images per prompt.")] = 1,
     guidance_scale: Annotated[float | None, typer.Option(help="1 is no guidance.")] = None,
     num_inference_steps: Annotated[int | None, typer.Option(help="Denoising steps.")] = None,
     sampler: Annotated[str | None, typer.Option(help="ddpm, ddim, dpmpp_2m, heun, unipc.")] = None,
@@ -73,10 +76,14 @@ def sample(
     if not wanted:
         raise UserError("no prompt: give one as an argument, or a file with --prompt-file")
     rows = [(prompt, seed + i) for prompt in wanted for i in range(num_images)]
-    target = choose_target(out, count=len(rows), grid=grid)
+    target, is_folder = choose_target(out, count=len(rows), grid=grid)
 
-    from gentron.pipeline import open_pipeline
+    from gentron.guidance import check_guidance
+    from gentron.pipeline import check_prompts, check_seeds, open_pipeline
 
+    check_prompts([*wanted, negative_prompt])  # before a model is loaded
+    check_seeds([seed, seed + num_images - 1])
+    check_guidance(1.0 if guidance_scale is None else guidance_scale, None)
     logging.basicConfig(format="note: %(message)s", level=logging.WARNING)
     pipeline = open_pipeline(
         model,
@@ -98,14 +105,16 @@ def sample(
             batch_size=batch_size,
             callback=update,
         )
+        if is_folder:
+            (target / MANIFEST).unlink(missing_ok=True)  # of earlier pictures; the new one comes last
         if grid:
             columns = num_images if num_images > 1 else None
             write_pictures([make_grid(list(images), columns=columns)], [target], [{}])
         else:
             texts = [{"prompt": prompt, "seed": str(row_seed)} for prompt, row_seed in rows]
-            paths = [target] if target.suffix else [target / f"{k:06d}.png" for k in range(len(rows))]
+            paths = [target / f"{k:06d}.png" for k in range(len(rows))] if is_folder else [target]
             write_pictures(images, paths, texts if metadata else [{}] * len(rows))
-    if not target.suffix:
+    if is_folder:
         write_manifest(target, pipeline, model, rows)
     weights = " by an untrained model" if pipeline.is_untrained else ""
     number = "1 picture" if len(rows) == 1 else f"{len(rows)} pictures"
@@ -117,30 +126,46 @@ def read_prompts(path: Path | None) -> list[str]:
     if path is None:
         return []
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
-        raise UserError(f"the prompt file '{path}' is not UTF-8 text: {error.reason}") from error
+        raise UserError(
+            f"the prompt file '{path}' is not UTF-8 text ({error.reason} at byte {error.start}); save it so"
+        ) from error
+    except OSError as error:
+        raise UserError(f"cannot read the prompt file '{path}': {error.strerror}") from error
     prompts = [line.strip() for line in lines if line.strip()]
     if not prompts:
         raise UserError(f"the prompt file '{path}' holds no prompt; expected one a line")
     return prompts
 
 
-def choose_target(out: Path | None, *, count: int, grid: bool) -> Path:
-    """Where the pictures go: a .png for one picture or a grid, otherwise a folder (no suffix)."""
+def choose_target(out: Path | None, *, count: int, grid: bool) -> tuple[Path, bool]:
+    """Where the pictures go, and whether that is a folder: one picture or a grid may be a .png file."""
     single = grid or count == 1
     if out is None:
-        return Path("out.png" if single else "samples")
-    if out.suffix and out.suffix.lower() != ".png":
-        raise UserError(f"--out must be a .png file or a folder, got '{out}'")
-    if out.exists() and out.is_dir() == bool(out.suffix):
-        kind = "a folder" if out.is_dir() else "a file"
-        raise UserError(f"--out '{out}' is {kind} already; choose another name")
-    if out.suffix and not single:
-        raise UserError(f"--out '{out}' is one file for {count} pictures: give a folder, or --grid")
-    if grid and not out.suffix:
+        out = Path("out.png" if single else "samples")
+    is_folder = out.is_dir() or not out.suffix
+    if grid and is_folder:
         raise UserError(f"--out must be a .png file for a grid, got '{out}'")
-    return out
+    if not is_folder and out.suffix.lower() != ".png":
+        raise UserError(f"--out must be a .png file or a folder, got '{out}'")
+    if is_folder and out.exists() and not out.is_dir():
+        raise UserError(f"--out '{out}' is a file already; choose another name")
+    if not is_folder and not single:
+        raise UserError(f"--out '{out}' is one file for {count} pictures: give a folder, or --grid")
+    _check_writable(out)
+    return out, is_folder
+
+
+def _check_writable(out: Path) -> None:
+    """Said before the work, not after it: is the nearest folder that exists one to write to?"""
+    if out.exists() and not out.is_dir() and not out.is_file():
+        raise UserError(f"--out '{out}' is not a regular file; choose another name")
+    parent = out if out.is_dir() else next(path for path in out.absolute().parents if path.exists())
+    if not parent.is_dir():
+        raise UserError(f"--out '{out}' cannot be made: '{parent}' is not a folder")
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise UserError(f"--out '{out}' cannot be written: no permission in '{parent}'")
 
 
 def make_grid(images: Sequence[Image], *, columns: int | None = None) -> Image:
@@ -172,7 +197,7 @@ def write_pictures(images: Iterable[Image], paths: Sequence[Path], texts: Sequen
 def write_manifest(
     folder: Path, pipeline: GenTronPipeline, model: str, rows: Sequence[tuple[str, int]]
 ) -> None:
-    """folder/manifest.json: which file shows which prompt with which seed."""
+    """folder/manifest.json: which file shows which prompt with which seed; a folder with one is complete."""
     from gentron.atomic import atomic_file
 
     manifest = {
@@ -182,7 +207,7 @@ def write_manifest(
             {"file": f"{k:06d}.png", "prompt": prompt, "seed": seed} for k, (prompt, seed) in enumerate(rows)
         ],
     }
-    with atomic_file(folder / "manifest.json") as temporary:
+    with atomic_file(folder / MANIFEST) as temporary:
         temporary.write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
@@ -250,7 +275,9 @@ def shapes(
     data_format: Annotated[
         DataFormat, typer.Option("--format", help="Files with captions.jsonl, or .tar shards.")
     ] = DataFormat.FOLDER,
-    seed: Annotated[int, typer.Option(min=0, help="Picture i depends on (SEED, i) alone.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**64 - 1, help="Picture i depends on (SEED, i) alone.")
+    ] = 0,
 ) -> None:
     """Write pictures and captions of the built-in world."""
     from gentron.shapes.write import write_folder, write_webdataset

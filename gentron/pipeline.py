@@ -42,6 +42,8 @@ from gentron.text import PromptEmbeds, TextEncoders, random_clip, random_t5
 logger = logging.getLogger(__name__)
 
 MAX_PROMPT_CHARACTERS = 1000
+MAX_SIDE = 4096
+"""Pixels; 65536 tokens at f = 8 and patch 2. A larger number is a slip that would take all memory."""
 CPU_ROWS_PER_PASS = 128
 """Tokens in a CPU pass. Larger passes were no faster for mini (14.2 ms an image at 64, 13.9 ms at 8 images),
 smaller ones were slower (36 ms at 1)."""
@@ -91,12 +93,17 @@ class GenTronPipeline:
         device: torch.device,
         sequential: bool,
     ) -> None:
+        if autoencoder.latent_channels != config.model.in_channels:
+            raise UserError(
+                f"the autoencoder does not fit the model: its latents must have {config.model.in_channels}"
+                f" channels, got {autoencoder.latent_channels}"
+            )
         self.config = config
         self.device = device
         self.sequential = sequential
         self.autoencoder = autoencoder
         self._load_text_encoders, self._load_model = load_text_encoders, load_model
-        self._text_encoders = None if sequential else load_text_encoders()
+        self._text_encoders = None if sequential else self._load_fitting_text_encoders()
         self._model = None if sequential else load_model()
         self._prepared: dict[str, PromptEmbeds] = {}
 
@@ -189,7 +196,7 @@ class GenTronPipeline:
 
     def prepare(self, prompts: Sequence[str]) -> None:
         """Encode prompts once for many calls ("" included); replaces what an earlier `prepare` kept."""
-        _check_prompts(prompts)
+        check_prompts(prompts)
         self._prepared = {}
         self._prepared = self._encode(["", *prompts])
 
@@ -258,12 +265,12 @@ class GenTronPipeline:
         The arguments are checked here, before the first picture is asked for.
         """
         defaults = self.config.sampling
-        _check_prompts(prompts)
+        check_prompts(prompts)
         negatives = [""] * len(prompts) if negative_prompts is None else list(negative_prompts)
         _check_count("negative_prompts", negatives, len(prompts))
-        _check_prompts(negatives)
+        check_prompts(negatives)
         _check_count("seeds", seeds, len(prompts))
-        _check_seeds(seeds)
+        check_seeds(seeds)
         latent_size = self._latent_size(height, width)
         request = Request(
             prompts=list(prompts),
@@ -294,8 +301,10 @@ class GenTronPipeline:
             "width": default if width is None else width,
         }
         for name, size in sizes.items():
-            if size < 1 or size % multiple:
-                raise ValueError(f"{name} must be a positive multiple of {multiple}, got {size}")
+            if size < 1 or size % multiple or size > MAX_SIDE:
+                raise ValueError(
+                    f"{name} must be a positive multiple of {multiple} up to {MAX_SIDE}, got {size}"
+                )
         return sizes["height"] // downscale, sizes["width"] // downscale
 
     @property
@@ -386,7 +395,7 @@ class GenTronPipeline:
         if self.sequential:
             self._model = None
             _free_memory(self.device)
-        text_encoders = self._text_encoders or self._load_text_encoders()
+        text_encoders = self._text_encoders or self._load_fitting_text_encoders()
         for line in text_encoders.remarks(wanted):
             logger.warning(line)
         size = prompts_per_pass(self.device, text_encoders.max_length)
@@ -397,6 +406,15 @@ class GenTronPipeline:
             _free_memory(self.device)
         rows = {prompt: encoded[index : index + 1] for index, prompt in enumerate(wanted)}
         return self._prepared | rows
+
+    def _load_fitting_text_encoders(self) -> TextEncoders:
+        text_encoders = self._load_text_encoders()
+        model = self.config.model
+        if text_encoders.clip is not None and model.clip_width is not None:
+            text_encoders.clip.check_fit(clip_width=model.clip_width, pooled_width=model.pooled_width)
+        if text_encoders.t5 is not None and model.t5_width is not None:
+            text_encoders.t5.check_fit(t5_width=model.t5_width)
+        return text_encoders
 
     def _denoiser_model(self) -> GenTron:
         if self._model is None:
@@ -443,9 +461,9 @@ def usable_device(device: torch.device | str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         found = torch.device(device)
-        torch.empty(0, device=found)
-    except (RuntimeError, AssertionError) as error:
-        reason = (str(error).splitlines() or ["not available"])[0]
+        torch.empty(0, device=found).tolist()  # the device "meta" makes tensors, but there is nothing in them
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = (str(error).splitlines() or ["not available"])[0][:200]
         raise UserError(f"cannot use the device '{device}' here: {reason}; try --device cpu") from error
     return found
 
@@ -469,6 +487,8 @@ def open_pipeline(
         return GenTronPipeline.from_pretrained(
             find_checkpoint(model, checkpoint=checkpoint), device=device, dtype=dtype
         )
+    if checkpoint is not None:
+        raise UserError("--checkpoint has no effect with --random-weights: give one of the two")
     if model not in PRESETS:
         raise UserError(f"--random-weights needs a preset's name ({', '.join(PRESETS)}), got '{model}'")
     downscale = MINI_DOWNSCALE if model == "mini" else 8
@@ -535,7 +555,8 @@ def _step_progress(
     return step_done
 
 
-def _check_prompts(prompts: Sequence[str]) -> None:
+def check_prompts(prompts: Sequence[str]) -> None:
+    """Raises ValueError or UserError unless this is a list of texts that can be encoded."""
     if isinstance(prompts, str) or not prompts:
         raise ValueError("prompts must be a list with at least one prompt")
     for index, prompt in enumerate(prompts):
@@ -543,6 +564,8 @@ def _check_prompts(prompts: Sequence[str]) -> None:
             raise UserError(
                 f"prompt {index} has {len(prompt)} characters, the limit is {MAX_PROMPT_CHARACTERS}"
             )
+        if any("\ud800" <= character <= "\udfff" for character in prompt):  # what Python makes of other bytes
+            raise UserError(f"prompt {index} is not UTF-8 text: {ascii(prompt[:60])}")
 
 
 def _check_count(name: str, values: Sequence[object], count: int) -> None:
@@ -550,7 +573,8 @@ def _check_count(name: str, values: Sequence[object], count: int) -> None:
         raise ValueError(f"{name} must be as many as prompts ({count}), got {len(values)}")
 
 
-def _check_seeds(seeds: Sequence[int]) -> None:
+def check_seeds(seeds: Sequence[int]) -> None:
+    """Raises ValueError for one that torch's generators do not take."""
     for seed in seeds:
         if not 0 <= seed < 2**63:
             raise ValueError(f"a seed must be in [0, 2^63), got {seed}")

@@ -8,8 +8,10 @@ The unconditional branch is the empty prompt, encoded like every other prompt, i
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Iterator, Sequence, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -181,6 +183,21 @@ class TextEncoder:
             )
         return tokens["input_ids"], mask
 
+    def check_fit(self, **widths: int) -> None:
+        """Raise UserError unless tokens and positions exist for all input, and E is each of `widths`."""
+        config: Any = self.model.config
+        positions = getattr(config, "max_position_embeddings", self.max_length)
+        problem = None
+        for name, width in widths.items():
+            if config.hidden_size != width:
+                problem = f"the model's {name} is {width}, the encoder's hidden_size {config.hidden_size}"
+        if self.max_length > positions:
+            problem = f"{self.name}_max_length must be <= {positions}, got {self.max_length}"
+        if isinstance(self.tokenizer, Sized) and len(self.tokenizer) > config.vocab_size:
+            problem = f"its tokenizer has {len(self.tokenizer)} tokens, its weights {config.vocab_size}"
+        if problem is not None:
+            raise UserError(f"the {self.name} text encoder does not fit: {problem}")
+
     def encode(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor, Tensor | None]:
         """Tokens (B, L, E), mask (B, L) bool, pooled (B, E) or None."""
         ids, mask = self.tokenize(prompts)
@@ -306,8 +323,11 @@ def _refuse_fp16(t5: TextEncoder | None) -> None:
 
 
 def first_line(error: Exception) -> str:
-    """The first line of a message of another library, or the error's kind where it has none."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+    """The first line of a message of another library, or the error's kind where it has none; two lines if the
+    first only announces the second."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    line = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
+    return line[:300].rstrip(" .,:")
 
 
 def require_folder(source: str | Path, *, what: str) -> None:
@@ -318,16 +338,26 @@ def require_folder(source: str | Path, *, what: str) -> None:
 
 
 @contextmanager
-def _no_progress_bars() -> Iterator[None]:
-    from transformers.utils import logging
+def quiet_loading() -> Iterator[None]:
+    """Without progress bars, and without what transformers and diffusers print about a bad folder or a hub
+    out of reach: the error that they raise says it once."""
+    from transformers.utils import logging as transformers_logging
 
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
+    loggers = [logging.getLogger(name) for name in ("transformers", "diffusers", "huggingface_hub")]
+    levels = [logger.level for logger in loggers]
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
     try:
-        yield
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL + 1)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
         if shown:
-            logging.enable_progress_bar()
+            transformers_logging.enable_progress_bar()
 
 
 def _load(
@@ -337,7 +367,7 @@ def _load(
 
     require_folder(source, what=f"{name} text encoder")
     try:
-        with _no_progress_bars():
+        with quiet_loading():
             tokenizer = AutoTokenizer.from_pretrained(source)
             model, report = model_class.from_pretrained(source, dtype=dtype, output_loading_info=True)
     except Exception as error:  # transformers raises many kinds for a bad folder; all mean "not loadable"

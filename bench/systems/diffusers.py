@@ -16,6 +16,8 @@ from bench.systems import Request, SystemInfo, SystemOptions, safe_name
 from bench.systems.gentron import hash_folder
 from gentron.errors import UserError
 from gentron.pipeline import usable_device
+from gentron.text import first_line, quiet_loading
+from gentron.torchvision_ops import prepare_torchvision
 
 library: Any = diffusers  # its lazy exports are hidden from type checkers
 
@@ -39,12 +41,17 @@ class DiffusersSystem:
         folder = _local_folder(name)
         device = usable_device(options.device)
         dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
+        prepare_torchvision()
         try:
-            pipeline: Any = library.DiffusionPipeline.from_pretrained(
-                folder, local_files_only=True, torch_dtype=dtype
-            )
-        except (OSError, ValueError) as error:
-            raise UserError(f"cannot load the diffusers pipeline in '{folder}': {error}") from error
+            with quiet_loading():
+                pipeline: Any = library.DiffusionPipeline.from_pretrained(
+                    folder, local_files_only=True, torch_dtype=dtype
+                )
+        except Exception as error:  # diffusers raises many kinds for a bad folder; all mean "not loadable"
+            raise UserError(
+                f"cannot load the diffusers pipeline in '{folder}': {first_line(error)}; give the folder or"
+                " the hub id of a text-to-image pipeline"
+            ) from error
         pipeline.set_progress_bar_config(disable=True)
         self._pipeline = pipeline.to(device)
         chosen = {

@@ -74,10 +74,13 @@ def write_webdataset(
 
 
 def _claim(folder: Path, *, seed: int, kind: str) -> None:
-    """Note what the folder holds; a folder of another seed, format or world must not be continued."""
+    """Note what the folder holds; a folder of another seed, format or world must not be continued, nor one
+    of other files, whose captions.jsonl would be replaced."""
     wanted = {"world": WORLD_VERSION, "seed": seed, "format": kind}
     path = folder / RECORD
     if not path.is_file():
+        if folder.exists() and any(not entry.name.startswith(".") for entry in folder.iterdir()):
+            raise UserError(f"'{folder}' holds files of another kind; choose another folder")
         _write(path, (json.dumps(wanted) + "\n").encode())
         return
     try:
@@ -94,8 +97,12 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def _samples_in(path: Path) -> int:
-    with tarfile.open(path) as shard:
-        return len(shard.getnames()) // 3
+    """0 for a damaged shard, which is then written again."""
+    try:
+        with tarfile.open(path) as shard:
+            return len(shard.getnames()) // 3
+    except tarfile.TarError:
+        return 0
 
 
 def _add(shard: tarfile.TarFile, key: str, example: Example) -> None:

@@ -8,17 +8,21 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from torch import Tensor, nn
 
+from gentron.atomic import atomic_file, atomic_folder
 from gentron.shapes import render, sample_scene, scene_rng
 from gentron.shapes.scene import BACKGROUND, CANVAS, INTERACTIONS, Scene
+from gentron.torchvision_ops import prepare_torchvision
 from gentron.train.steps import StepState, training_steps
+
+if TYPE_CHECKING:
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
 CROP_GRID = 4  # crops start on the latent grid, as whole pictures do
 
@@ -68,6 +72,9 @@ class DecoderRecipe:
 
 def build(recipe: AutoencoderRecipe) -> AutoencoderKL:
     """The untrained autoencoder: diffusers' AutoencoderKL at a small size, 4 x downscaling, no attention."""
+    prepare_torchvision()
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+
     levels = len(recipe.block_out_channels)
     torch.manual_seed(recipe.seed)
     blocks: dict[str, Any] = {  # diffusers annotates these as tuples of one
@@ -173,7 +180,8 @@ def export(vae: AutoencoderKL, statistics: dict[str, Any], out: Path) -> None:
     vae.register_to_config(
         latents_mean=statistics["latents_mean"], latents_std=statistics["latents_std"], scaling_factor=1.0
     )
-    vae.half().save_pretrained(out)
+    with atomic_folder(out) as temporary:
+        vae.half().save_pretrained(temporary)
 
 
 def train(
@@ -191,7 +199,8 @@ def train(
     statistics = measure_statistics(vae, recipe.statistics_pictures, recipe.seed)
     folder = out / "autoencoder"
     export(vae, statistics, folder)
-    (out / "statistics.json").write_text(json.dumps(statistics, indent=2) + "\n")
+    with atomic_file(out / "statistics.json") as temporary:
+        temporary.write_text(json.dumps(statistics, indent=2) + "\n", "utf-8")
     return folder
 
 

@@ -23,7 +23,9 @@ Out = Annotated[Path, typer.Option("--out", help="Run folder.")]
 
 @app.command()
 def t2i(
-    recipe: Annotated[str, typer.Option(help="mini, mini_stage2, xl2_stage1, xl2_stage2, g2_stage1, g2_stage2.")] = "mini",
+    recipe: Annotated[
+        str, typer.Option(help="mini, mini_stage2, xl2_stage1, xl2_stage2, g2_stage1, g2_stage2.")
+    ] = "mini",
     data: Annotated[
         str, typer.Option(help="shapes, or a folder of captioned pictures or WebDataset shards.")
     ] = "shapes",
@@ -35,7 +37,7 @@ def t2i(
     max_images: Annotated[
         int | None, typer.Option(min=1, help="Stop after so many images; the learning-rate schedule stays.")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Decides weights, data order, noise.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**64 - 1, help="Decides weights, data order, noise.")] = 0,
     autoencoder: Annotated[Path | None, typer.Option(help="Folder; else the recipe's.")] = None,
     text: Annotated[Path | None, typer.Option(help="Folder with clip/ and t5/; else the recipe's.")] = None,
     initial: Annotated[Path | None, typer.Option(help="Model folder whose weights to start from.")] = None,
@@ -44,20 +46,13 @@ def t2i(
     ),
 ) -> None:
     """Train a text-to-image model; ends with a model folder at OUT/model."""
-    import torch
     from rich.console import Console
 
-    from gentron.errors import UserError
+    from gentron.pipeline import usable_device
     from gentron.train import t2i as training
 
     chosen = training.resolve_recipe(recipe, autoencoder=autoencoder, text=text)
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        where = torch.device(device)
-        torch.empty(0, device=where)
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(f"device {device!r} cannot be used here: {str(error).splitlines()[0]}") from None
+    where = usable_device(device)
     console = Console(stderr=True)
     folder = training.run(
         chosen,

@@ -94,7 +94,11 @@ def start_run(out: Path, config: dict[str, object], *, resume: bool) -> Path | N
     check_run_folder(out, resume=resume)
     path, wanted = out / CONFIG_FILE, json.loads(json.dumps(config))
     if path.exists():
-        wrong = sorted(_differences(json.loads(path.read_text("utf-8")), wanted))
+        try:
+            stored = json.loads(path.read_text("utf-8"))
+        except ValueError as error:
+            raise UserError(f"{path} is damaged: {error}; choose another --out") from None
+        wrong = sorted(_differences(stored, wanted))
         if wrong:
             raise UserError(
                 f"{out} holds a run with another configuration ({'; '.join(wrong[:3])}): choose another --out"

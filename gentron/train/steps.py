@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import math
-import os
+import pickle
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
+from gentron.atomic import atomic_file
 from gentron.errors import UserError
+from gentron.train.loop import start_run
 
 CHECKPOINT_EVERY = 500
 LOG_EVERY = 50
@@ -32,43 +35,47 @@ class StepState:
         config: dict[str, Any],
         resume: bool,
     ) -> None:
+        """Claim the folder `out` for a run with this config, or go on with the one that it holds.
+
+        Raises UserError if `out` holds anything else, a run and `resume` is False, or a damaged run.
+        """
         self.out, self.module, self.optimizer = out, module, optimizer
-        self.config = json.loads(json.dumps(config))
         self.step, self.last, self.started = 0, {}, time.monotonic()
-        out.mkdir(parents=True, exist_ok=True)
+        start_run(out, config, resume=resume)
         if self.path.exists():
-            if not resume:
-                raise UserError(f"{out} holds a run already: choose another --out, or let it resume")
             self._load()
-        (out / "config.json").write_text(json.dumps(self.config, indent=2) + "\n")
+        self._cut_log()
 
     @property
     def path(self) -> Path:
         return self.out / "state.pt"
 
+    @property
+    def log_path(self) -> Path:
+        return self.out / "metrics.jsonl"
+
     def _load(self) -> None:
-        saved = torch.load(self.path, weights_only=True)
-        if saved["config"] != self.config:
-            raise UserError(f"{self.path} was made with other settings: choose another --out")
-        self.module.load_state_dict(saved["module"])
-        self.optimizer.load_state_dict(saved["optimizer"])
-        self.step = saved["step"]
+        try:
+            saved = torch.load(self.path, weights_only=True)
+            self.module.load_state_dict(saved["module"])
+            self.optimizer.load_state_dict(saved["optimizer"])
+            self.step = saved["step"]
+        except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, TypeError, ValueError) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise UserError(f"{self.path} is damaged: {reason}; delete it to begin anew") from None
 
     def save(self) -> None:
-        temporary = self.path.with_suffix(".tmp")
-        with open(temporary, "wb") as file:
-            torch.save(
-                {
-                    "config": self.config,
-                    "module": self.module.state_dict(),
-                    "optimizer": self.optimizer.state_dict(),
-                    "step": self.step,
-                },
-                file,
-            )
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, self.path)
+        """Raises OSError when the disk is full; the last state stays then."""
+        state = {
+            "module": self.module.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "step": self.step,
+        }
+        try:
+            with atomic_file(self.path) as temporary:
+                torch.save(state, temporary)
+        except RuntimeError as error:  # how torch reports a full disk
+            raise OSError(f"cannot write {self.path}: {str(error).splitlines()[0]}") from error
 
     def note(self, text: str) -> None:
         self._log({"step": self.step, "note": text})
@@ -89,8 +96,22 @@ class StepState:
             self.save()
 
     def _log(self, row: dict[str, Any]) -> None:
-        with open(self.out / "metrics.jsonl", "a") as file:
+        with open(self.log_path, "a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
+
+    def _cut_log(self) -> None:
+        """Drop the rows after the state that was found, and one cut short: they will be written again."""
+        if not self.log_path.exists():
+            return
+        kept = []
+        for line in self.log_path.read_text("utf-8").splitlines():
+            try:
+                if json.loads(line)["step"] <= self.step:
+                    kept.append(line + "\n")
+            except (ValueError, KeyError, TypeError):
+                continue
+        with atomic_file(self.log_path) as temporary:
+            temporary.write_text("".join(kept), "utf-8")
 
 
 def training_steps(
@@ -104,7 +125,8 @@ def training_steps(
         TimeRemainingColumn(),
         TextColumn("{task.fields[last]}"),
     )
-    with Progress(*columns) as progress:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         task = progress.add_task(title, total=total_steps, completed=state.step, last="")
         for step in range(state.step, total_steps):
             warmup = min(1.0, (step + 1) / warmup_steps)

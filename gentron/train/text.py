@@ -11,27 +11,25 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import (
-    CLIPConfig,
-    CLIPModel,
-    CLIPTextConfig,
-    CLIPVisionConfig,
-    PreTrainedTokenizerFast,
-    T5Config,
-    T5ForConditionalGeneration,
-)
 
+from gentron.atomic import atomic_folder
 from gentron.shapes import Description, describe, phrase, render, sample_scene, scene_rng
 from gentron.shapes.captions import ObjectDescription
 from gentron.shapes.scene import CANVAS, CELL, SPATIAL
 from gentron.shapes.vocabulary import build_tokenizer, words
+from gentron.text import quiet_loading
+from gentron.torchvision_ops import prepare_torchvision
+from gentron.train.loop import start_run
 from gentron.train.steps import StepState, training_steps
+
+if TYPE_CHECKING:
+    from transformers import CLIPModel, PreTrainedTokenizerFast, T5ForConditionalGeneration
 
 MAX_LENGTH = 48
 
@@ -59,11 +57,13 @@ class TextRecipe:
 
 def build_t5(recipe: TextRecipe) -> T5ForConditionalGeneration:
     """T5 v1.1 layout (gated GELU) with a one-layer decoder, which only training needs."""
+    prepare_torchvision()
+    from transformers import T5Config, T5ForConditionalGeneration
+
     torch.manual_seed(recipe.seed)
     vocabulary = words()
-    options: dict[
-        str, Any
-    ] = {  # not in the signature; the first leaves the decoder's output unscaled, as v1.1 does
+    # not in the signature; the first leaves the decoder's output unscaled, as v1.1 does
+    options: dict[str, Any] = {
         "tie_word_embeddings": False,
         "decoder_start_token_id": vocabulary.index("<s>"),
     }
@@ -131,6 +131,9 @@ def t5_loss(
 
 def build_clip(recipe: TextRecipe) -> CLIPModel:
     """A CLIP whose picture tower is a small ViT with one token a cell of the world."""
+    prepare_torchvision()
+    from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPVisionConfig
+
     torch.manual_seed(recipe.seed)
     vocabulary = words()
     shared: dict[str, Any] = {
@@ -226,9 +229,18 @@ def _fit(
 def train(out: Path, *, recipe: TextRecipe | None = None, resume: bool = True) -> Path:
     """Train both and write `out/t5` (encoder) and `out/clip` (text tower) in transformers' format."""
     recipe = recipe or TextRecipe()
+    start_run(out, asdict(recipe), resume=resume)
     train_t5(out, recipe, resume)
     train_clip(out, recipe, resume)
     return out
+
+
+def _export(encoder: Any, out: Path, *, begin: bool) -> None:
+    """The tokenizer is a fresh one: a used one would be stored with the padding of its last call."""
+    tokenizer = build_tokenizer(begin=begin, max_length=MAX_LENGTH)
+    with atomic_folder(out) as folder, quiet_loading():
+        encoder.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
 
 
 def train_t5(out: Path, recipe: TextRecipe, resume: bool) -> None:
@@ -241,8 +253,7 @@ def train_t5(out: Path, recipe: TextRecipe, resume: bool) -> None:
 
     encoder = T5EncoderModel(model.config)
     encoder.load_state_dict(model.state_dict(), strict=False)
-    encoder.save_pretrained(out / "t5")
-    tokenizer.save_pretrained(out / "t5")
+    _export(encoder, out / "t5", begin=False)
 
 
 def train_clip(out: Path, recipe: TextRecipe, resume: bool) -> None:
@@ -253,7 +264,7 @@ def train_clip(out: Path, recipe: TextRecipe, resume: bool) -> None:
     )  # fmt: skip
     from transformers import CLIPTextModel
 
-    tower = CLIPTextModel(cast(CLIPTextConfig, model.config.text_config))
+    text_config: Any = model.config.text_config
+    tower = CLIPTextModel(text_config)
     tower.load_state_dict(model.text_model.state_dict(), strict=False)
-    tower.save_pretrained(out / "clip")
-    tokenizer.save_pretrained(out / "clip")
+    _export(tower, out / "clip", begin=True)

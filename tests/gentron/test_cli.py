@@ -120,7 +120,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     refused(gentron("sample", *tiny), "no prompt")
     refused(gentron("sample", *tiny, "--prompt-file", empty), "empty.txt' holds no prompt")
     refused(gentron("sample", *tiny, "--prompt-file", binary), "not UTF-8")
-    refused(gentron("sample", *tiny, "--prompt-file", "none.txt"), "No such file or directory: none.txt")
+    refused(gentron("sample", *tiny, "--prompt-file", "none.txt"), "'none.txt': No such file")
     refused(gentron("sample", *tiny, "a", "x" * 10_000), "prompt 1 has 10000 characters", "1000")
     refused(gentron("sample", *tiny, PROMPT, "--num-inference-steps", -4), "got -4")
     refused(gentron("sample", *tiny, PROMPT, "--guidance-scale", "nan"), "guidance_scale", "got nan")
