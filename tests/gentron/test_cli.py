@@ -78,7 +78,7 @@ def test_a_grid_is_one_file(tiny_checkpoint: Path, tmp_path: Path) -> None:
         "sample", *prompts, "--model", tiny_checkpoint, "--num-images", 3, "--grid", "--out", out
     )
     assert result.exit_code == 0, result.output
-    assert drawn(out).shape == (64, 96, 3)
+    assert drawn(out).shape == (2 * 32 + 2, 3 * 32 + 2 * 2, 3)  # lines of 2 pixels between them
 
 
 def test_metadata_is_written_on_demand(tiny_checkpoint: Path, tmp_path: Path) -> None:
@@ -175,8 +175,10 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(
 def test_grids_fill_in_reading_order() -> None:
     pictures = [Image.new("RGB", (2, 1), (k, 0, 0)) for k in range(5)]
     grid = np.asarray(make_grid(pictures))
-    assert grid.shape == (2, 6, 3)
-    assert grid[:, ::2, 0].tolist() == [[0, 1, 2], [3, 4, 255]]
+    line, width, height = 2, 2, 1
+    assert grid.shape == (2 * height + line, 3 * width + 2 * line, 3)
+    assert grid[:: height + line, :: width + line, 0].tolist() == [[0, 1, 2], [3, 4, 128]]
+    assert (grid[1:3] == 128).all()
 
 
 # ---- models, data, help ------------------------------------------------------------------------------------
