@@ -46,7 +46,7 @@ def compbench(
     ] = "mini",
     suite: Annotated[str, typer.Option(help="attribute-binding, relations, complex or all.")] = "all",
     images_per_prompt: Annotated[
-        int | None, typer.Option(help="Default: the protocol's.", show_default=False)
+        int | None, typer.Option(max=1000, help="Default: the protocol's.", show_default=False)
     ] = None,
     limit: Annotated[int | None, typer.Option(help="First N prompts of each category only.")] = None,
     seed: Annotated[int | None, typer.Option(help="Default: the protocol's.", show_default=False)] = None,
@@ -139,8 +139,8 @@ def judge(
     autoencoder: Annotated[
         Path | None, typer.Option(help="Also after encoding and decoding with this one.", show_default=False)
     ] = None,
-    count: Annotated[int, typer.Option(help="Scenes.")] = 1000,
-    seed: Annotated[int, typer.Option(help="Of the scenes.")] = 1,
+    count: Annotated[int, typer.Option(max=10**7, help="Scenes.")] = 1000,
+    seed: Annotated[int, typer.Option(max=2**64 - 1, help="Of the scenes.")] = 1,
     device: Annotated[str, typer.Option(help="Where the autoencoder runs.")] = "auto",
 ) -> None:
     """Measure the judge itself: how often it is right on scenes that are known."""

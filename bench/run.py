@@ -16,6 +16,7 @@ from bench.protocol import Protocol
 from bench.results import Counts, Result, SystemRecord, provenance, write_result
 from bench.score import Missing, build_scorer, score
 from bench.systems import Collection, System, SystemInfo
+from gentron.atomic import check_writable
 from gentron.errors import UserError
 
 # a stage's name and length -> a context that gives the function to call with each advance
@@ -55,7 +56,10 @@ def run(
 
     Raises UserError that lists the images that are missing, corrupt or blank, unless settings.allow_missing.
     """
-    build_scorer(protocol)  # before an hour of generation, not after it
+    # before an hour of generation, not after it
+    build_scorer(protocol)
+    for folder in (work, out):
+        check_writable(folder / "any")
     prompts = protocol.select(settings.suite, limit=settings.limit)
     wanted = requests(prompts, images_per_prompt=settings.images_per_prompt, seed=settings.seed)
     folder = work_folder(work, protocol, system.info, seed=settings.seed)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gentron.atomic import atomic_file, check_writable
 from gentron.console import make_app, run_app
 from gentron.errors import UserError
 from gentron.train.cli import app as train_app
@@ -28,6 +28,8 @@ app = make_app("GenTron: text-to-image diffusion transformers, their training an
 data_app = typer.Typer(no_args_is_help=True, help="Write data sets.")
 app.add_typer(train_app, name="train")
 app.add_typer(data_app, name="data")
+
+GRID_LINE = 2  # pixels between the pictures of a grid
 
 
 class Dtype(StrEnum):
@@ -149,32 +151,25 @@ def choose_target(out: Path | None, *, count: int, grid: bool) -> tuple[Path, bo
         raise UserError(f"--out must be a .png file for a grid, got '{out}'")
     if not is_folder and out.suffix.lower() != ".png":
         raise UserError(f"--out must be a .png file or a folder, got '{out}'")
-    if is_folder and out.exists() and not out.is_dir():
+    if out.exists() and not out.is_dir() and (is_folder or not out.is_file()):
         raise UserError(f"--out '{out}' is a file already; choose another name")
     if not is_folder and not single:
         raise UserError(f"--out '{out}' is one file for {count} pictures: give a folder, or --grid")
-    _check_writable(out)
+    try:
+        check_writable(out)
+    except OSError as error:
+        raise UserError(f"--out '{out}' cannot be written: {error.strerror} in '{error.filename}'") from None
     return out, is_folder
 
 
-def _check_writable(out: Path) -> None:
-    """Said before the work, not after it: is the nearest folder that exists one to write to?"""
-    if out.exists() and not out.is_dir() and not out.is_file():
-        raise UserError(f"--out '{out}' is not a regular file; choose another name")
-    parent = out if out.is_dir() else next(path for path in out.absolute().parents if path.exists())
-    if not parent.is_dir():
-        raise UserError(f"--out '{out}' cannot be made: '{parent}' is not a folder")
-    if not os.access(parent, os.W_OK | os.X_OK):
-        raise UserError(f"--out '{out}' cannot be written: no permission in '{parent}'")
-
-
 def make_grid(images: Sequence[Image], *, columns: int | None = None) -> Image:
-    """Pictures of one size in reading order, without gaps; by default about as many rows as columns."""
+    """Pictures of one size in reading order, lines between them; about as many rows as columns by default."""
     from PIL import Image as Pictures
 
     columns = columns or round(len(images) ** 0.5 + 0.49)
-    width, height = images[0].size
-    grid = Pictures.new("RGB", (columns * width, -(-len(images) // columns) * height), "white")
+    width, height = (side + GRID_LINE for side in images[0].size)
+    size = (columns * width - GRID_LINE, -(-len(images) // columns) * height - GRID_LINE)
+    grid = Pictures.new("RGB", size, (128, 128, 128))
     for k, image in enumerate(images):
         grid.paste(image, (k % columns * width, k // columns * height))
     return grid
@@ -183,8 +178,6 @@ def make_grid(images: Sequence[Image], *, columns: int | None = None) -> Image:
 def write_pictures(images: Iterable[Image], paths: Sequence[Path], texts: Sequence[dict[str, str]]) -> None:
     """Each picture to its path as PNG, whole or not at all; `texts` become PNG text chunks."""
     from PIL.PngImagePlugin import PngInfo
-
-    from gentron.atomic import atomic_file
 
     for image, path, text in zip(images, paths, texts, strict=True):
         info = PngInfo()
@@ -198,8 +191,6 @@ def write_manifest(
     folder: Path, pipeline: GenTronPipeline, model: str, rows: Sequence[tuple[str, int]]
 ) -> None:
     """folder/manifest.json: which file shows which prompt with which seed; a folder with one is complete."""
-    from gentron.atomic import atomic_file
-
     manifest = {
         "model": model,
         "weights": "untrained" if pipeline.is_untrained else "trained",

@@ -101,14 +101,14 @@ def _read(path: Path) -> str:
 def _parse(text: str, where: str) -> Any:
     try:
         return json.loads(text)
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         raise UserError(f"{where} is not JSON: {error}") from error
 
 
 def _from_rows(folder: Path, rows: list[dict[str, Any]]) -> dict[str, list[Path]]:
     found: dict[str, dict[int, Path]] = defaultdict(dict)
     for row in rows:
-        key = row["prompt_id"] if "prompt_id" in row else _key(row["prompt"])
+        key = row["prompt_id"] if isinstance(row.get("prompt_id"), str) else _key(row["prompt"])
         sample = row.get("sample", len(found[key]))
         found[key][sample] = folder / row["file"]
     return {key: _dense(paths, folder) for key, paths in found.items()}
@@ -120,7 +120,7 @@ def _dense(paths: dict[int, Path], folder: Path) -> list[Path]:
 
 
 def _row(row: Any, where: str) -> dict[str, Any]:
-    if not isinstance(row, dict) or not isinstance(row.get("file"), str):
+    if not isinstance(row, dict) or not isinstance(row.get("file"), str) or "\0" in row["file"]:
         raise UserError(f'{where} must be an object with "file" and "prompt_id" or "prompt"')
     if not any(isinstance(row.get(name), str) for name in ("prompt_id", "prompt")):
         raise UserError(f'{where} must have "prompt_id" or "prompt"')

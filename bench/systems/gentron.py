@@ -35,11 +35,11 @@ class GenTronSystem:
         self._pipeline = pipeline
         self._batch_size = options.batch_size
         steps, scale = options.num_inference_steps, options.guidance_scale
-        size = options.image_size or defaults.image_size
+        size = defaults.image_size if options.image_size is None else options.image_size
         self._settings = {
             "num_inference_steps": defaults.num_inference_steps if steps is None else steps,
             "guidance_scale": defaults.guidance_scale if scale is None else float(scale),
-            "sampler": options.sampler or defaults.sampler,
+            "sampler": defaults.sampler if options.sampler is None else options.sampler,
             "height": size,
             "width": size,
         }

@@ -192,11 +192,11 @@ def test_out_is_checked_before_the_work(tiny_checkpoint: Path, tmp_path: Path) -
     (tmp_path / "locked").mkdir(mode=0o500)
     tiny = ("sample", PROMPT, "--model", tiny_checkpoint, "--out")
     refused(gentron(*tiny, tmp_path / "file"), "is a file already")
-    refused(gentron(*tiny, tmp_path / "file" / "a.png"), "file' is not a folder")
-    refused(gentron(*tiny, tmp_path / "file" / "folder"), "file' is not a folder")
+    refused(gentron(*tiny, tmp_path / "file" / "a.png"), "cannot be written: Not a directory in")
+    refused(gentron(*tiny, tmp_path / "file" / "folder"), "cannot be written: Not a directory in")
     refused(gentron(*tiny, "/dev/null"), "/dev/null")
     if os.geteuid() != 0:
-        refused(gentron(*tiny, tmp_path / "locked" / "a.png"), "no permission")
+        refused(gentron(*tiny, tmp_path / "locked" / "a.png"), "Permission denied")
     assert files(tmp_path) == ["file"] and (tmp_path / "file").read_text() == "kept"
 
 
