@@ -262,7 +262,7 @@ def _percent(value: float | None) -> str:
 @data_app.command()
 def shapes(
     count: Annotated[int, typer.Option(min=1, help="Number of pictures.")],
-    out: Annotated[Path, typer.Option(help="Folder; what is there already is kept.")],
+    out: Annotated[Path, typer.Option(help="Folder, new or of an earlier call, which is continued.")],
     data_format: Annotated[
         DataFormat, typer.Option("--format", help="Files with captions.jsonl, or .tar shards.")
     ] = DataFormat.FOLDER,

@@ -16,7 +16,7 @@ class TrainRecipe:
     model: GenTronConfig
     image_size: int
     autoencoder: str
-    """Hub id or folder; "bundled:autoencoder" is the one inside the built-in mini checkpoint."""
+    """Hub id or folder; "bundled" is the one inside the built-in mini checkpoint."""
     clip: str | None
     t5: str | None
     clip_max_length: int = 77

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import pickle
@@ -66,16 +67,17 @@ class StepState:
 
     def save(self) -> None:
         """Raises OSError when the disk is full; the last state stays then."""
-        state = {
-            "module": self.module.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "step": self.step,
-        }
-        try:
-            with atomic_file(self.path) as temporary:
-                torch.save(state, temporary)
-        except RuntimeError as error:  # how torch reports a full disk
-            raise OSError(f"cannot write {self.path}: {str(error).splitlines()[0]}") from error
+        buffer = io.BytesIO()  # torch's own file writer reports a full disk as a position that is wrong
+        torch.save(
+            {
+                "module": self.module.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "step": self.step,
+            },
+            buffer,
+        )
+        with atomic_file(self.path) as temporary:
+            temporary.write_bytes(buffer.getbuffer())
 
     def note(self, text: str) -> None:
         self._log({"step": self.step, "note": text})

@@ -240,7 +240,10 @@ def weights_with(function: Callable[[Tensor], Tensor]) -> Callable[[Path], None]
 
 
 def content(name: str, data: bytes) -> Callable[[Path], None]:
-    return lambda folder: (folder / name).write_bytes(data) and None
+    def change(folder: Path) -> None:
+        (folder / name).write_bytes(data)
+
+    return change
 
 
 def without(name: str) -> Callable[[Path], None]:

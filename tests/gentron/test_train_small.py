@@ -234,8 +234,9 @@ def test_a_full_disk_keeps_the_last_state(tmp_path: Path) -> None:
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, old[1]))  # no file grows beyond that
     try:
-        with pytest.raises(OSError):
+        with pytest.raises(OSError) as caught:
             state.save()
+        assert caught.value.filename == str(state.path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, old)
         signal.signal(signal.SIGXFSZ, handler)
@@ -265,7 +266,8 @@ def test_the_text_encoders_load_with_transformers(trained: Path) -> None:
     from transformers import CLIPTextModel, T5EncoderModel
 
     for name, model_class, run in (("clip", CLIPTextModel, "clip_run"), ("t5", T5EncoderModel, "t5_run")):
-        model, report = model_class.from_pretrained(trained / "text" / name, output_loading_info=True)
+        loaded: Any = model_class.from_pretrained(trained / "text" / name, output_loading_info=True)
+        model, report = loaded
         assert not any(report.values()), report
         saved = torch.load(trained / "text" / run / "state.pt", weights_only=True)["module"]
         stored = model.state_dict()
