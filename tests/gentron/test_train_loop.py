@@ -246,7 +246,7 @@ def test_full_disk_is_one_line_and_leaves_nothing_half_written(
     ("options", "message"),
     [
         (["--recipe", "huge"], "unknown recipe 'huge'; known: mini, mini_stage2, xl2_stage1"),
-        (["--device", "tpu7"], "device 'tpu7' cannot be used here"),
+        (["--device", "tpu7"], "cannot use the device 'tpu7' here"),
         (["--autoencoder", "nowhere"], "no autoencoder in nowhere"),
         (["--text", "nowhere"], "no clip encoder in nowhere"),
         (["--data", "nowhere"], "no such data folder: nowhere"),
