@@ -5,18 +5,24 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from bench.prompts import HELD_OUT, SEEN, Prompt
+from bench.prompts import Prompt
 from bench.score import ScoreRow
+
+COVERAGE = 0.95  # of every interval in a result
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MetricValue:
-    """A mean with its standard error over prompts. None where there is nothing, or too little, to average."""
+    """A mean with its standard error over prompts. None where there is nothing, or too little, to average.
+
+    interval: 95 %, mean -+ t stderr with Student's t on one degree of freedom less than there are prompts.
+    """
 
     mean: float | None
     stderr: float | None
+    interval: tuple[float, float] | None = None
     num_images: int
     num_prompts: int
 
@@ -25,20 +31,22 @@ class MetricValue:
 class CategoryMetrics:
     """What is reported of one category.
 
-    objects: the score without the relation.   relation: its grade where both objects were found.
-    extra_objects, missing_objects: share of images with more or fewer objects than asked.
+    scorer: its name.   views: the same mean over parts of the list, chance levels, and means of the scorer's
+    own parts (such as `extra objects`, the share of images with more objects than asked).
     """
 
     category: str
+    scorer: str
     score: MetricValue
-    seen: MetricValue
-    heldout: MetricValue
-    chance: MetricValue
-    shuffled: MetricValue
-    objects: MetricValue
-    relation: MetricValue
-    extra_objects: MetricValue
-    missing_objects: MetricValue
+    views: dict[str, MetricValue] = field(default_factory=dict)
+
+
+def interval(mean: float, stderr: float, num_prompts: int) -> tuple[float, float]:
+    """The 95 % interval of a mean over prompts."""
+    from scipy.special import stdtrit
+
+    reach = float(stdtrit(num_prompts - 1, (1 + COVERAGE) / 2)) * stderr
+    return mean - reach, mean + reach
 
 
 def clustered_mean(values: Iterable[tuple[str, float]]) -> MetricValue:
@@ -54,41 +62,42 @@ def clustered_mean(values: Iterable[tuple[str, float]]) -> MetricValue:
         return MetricValue(mean=None, stderr=None, num_images=0, num_prompts=0)
     means = [math.fsum(group) / len(group) for group in groups.values()]
     mean = math.fsum(means) / len(means)
-    stderr = None
-    if len(means) > 1:
-        spread = math.fsum((m - mean) ** 2 for m in means) / (len(means) - 1)
-        stderr = math.sqrt(spread / len(means))
-    return MetricValue(mean=mean, stderr=stderr, num_images=count, num_prompts=len(means))
+    if len(means) == 1:
+        return MetricValue(mean=mean, stderr=None, num_images=count, num_prompts=1)
+    spread = math.fsum((m - mean) ** 2 for m in means) / (len(means) - 1)
+    stderr = math.sqrt(spread / len(means))
+    return MetricValue(
+        mean=mean,
+        stderr=stderr,
+        interval=interval(mean, stderr, len(means)),
+        num_images=count,
+        num_prompts=len(means),
+    )
 
 
-def aggregate(prompts: Sequence[Prompt], rows: Sequence[ScoreRow]) -> list[CategoryMetrics]:
-    """Metrics of each category that has prompts, in their order."""
-    splits = {prompt.id: prompt.split for prompt in prompts}
-    categories = {prompt.id: prompt.category for prompt in prompts}
+def aggregate(
+    prompts: Sequence[Prompt], rows: Sequence[ScoreRow], scorers: dict[str, str]
+) -> list[CategoryMetrics]:
+    """Metrics of each category in `scorers`, which gives the name of its scorer, in their order."""
+    by_id = {prompt.id: prompt for prompt in prompts}
     return [
-        _category(name, [row for row in rows if categories[row.prompt_id] == name], splits)
-        for name in dict.fromkeys(prompt.category for prompt in prompts)
+        _category(name, scorer, [row for row in rows if by_id[row.prompt_id].category == name], by_id)
+        for name, scorer in scorers.items()
     ]
 
 
-def _category(name: str, rows: list[ScoreRow], splits: dict[str, str]) -> CategoryMetrics:
-    def of_split(split: str) -> MetricValue:
-        return clustered_mean((r.prompt_id, r.score) for r in rows if splits[r.prompt_id] == split)
-
-    graded = [r for r in rows if "relation" in r.parts and r.parts["both_found"]]
+def _category(name: str, scorer: str, rows: list[ScoreRow], by_id: dict[str, Prompt]) -> CategoryMetrics:
+    views: dict[str, list[tuple[str, float]]] = defaultdict(list)
+    for split in dict.fromkeys(p.split for p in by_id.values() if p.category == name and p.split):
+        views[split] = [(r.prompt_id, r.score) for r in rows if by_id[r.prompt_id].split == split]
+    for row in rows:
+        levels = {"chance": row.chance, "shuffled": row.shuffled}
+        for part, value in {**levels, **row.parts}.items():
+            if value is not None:
+                views[part].append((row.prompt_id, value))
     return CategoryMetrics(
         category=name,
+        scorer=scorer,
         score=clustered_mean((r.prompt_id, r.score) for r in rows),
-        seen=of_split(SEEN),
-        heldout=of_split(HELD_OUT),
-        chance=clustered_mean((r.prompt_id, r.chance) for r in rows),
-        shuffled=clustered_mean((r.prompt_id, r.shuffled) for r in rows),
-        objects=clustered_mean((r.prompt_id, r.parts["objects_score"]) for r in rows),
-        relation=clustered_mean((r.prompt_id, r.parts["relation"]) for r in graded),
-        extra_objects=clustered_mean(
-            (r.prompt_id, float(r.parts["detected"] > r.parts["asked"])) for r in rows
-        ),
-        missing_objects=clustered_mean(
-            (r.prompt_id, float(r.parts["detected"] < r.parts["asked"])) for r in rows
-        ),
+        views={view: clustered_mean(values) for view, values in views.items()},
     )

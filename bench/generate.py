@@ -36,8 +36,17 @@ def image_seed(run_seed: int, prompt_id: str, sample: int) -> int:
     return int.from_bytes(hashlib.sha256(key).digest()[:8], "big") >> 1
 
 
-def requests(prompts: Iterable[Prompt], *, images_per_prompt: int, seed: int) -> list[Request]:
-    """All images of a run, prompt by prompt."""
+def requests(
+    prompts: Iterable[Prompt],
+    *,
+    images_per_prompt: int,
+    seed: int,
+    seed_of: Callable[[int, str, int], int] = image_seed,
+) -> list[Request]:
+    """All images of a run, prompt by prompt.
+
+    seed_of: (run seed, prompt id, sample index) -> the seed of an image, as the protocol says.
+    """
     if images_per_prompt < 1:
         raise ValueError(f"images_per_prompt must be >= 1, got {images_per_prompt}")
     return [
@@ -46,7 +55,7 @@ def requests(prompts: Iterable[Prompt], *, images_per_prompt: int, seed: int) ->
             prompt_id=prompt.id,
             sample=sample,
             text=prompt.text,
-            seed=image_seed(seed, prompt.id, sample),
+            seed=seed_of(seed, prompt.id, sample),
         )
         for prompt in prompts
         for sample in range(images_per_prompt)
@@ -66,6 +75,20 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def read_all_rows(folder: Path, name: str) -> list[dict[str, Any]]:
+    """Rows of a .jsonl file and of the parts of it that processes of a shared run left beside it."""
+    stem = name.removesuffix(".jsonl")
+    parts = sorted(folder.glob(f"{stem}-rank*.jsonl"))
+    return [row for path in (folder / name, *parts) for row in read_rows(path)]
+
+
+def merge_rows(folder: Path, name: str, rows: Iterable[dict[str, Any]]) -> None:
+    """Write the whole file anew in this order, then drop its parts: the same bytes however it was made."""
+    write_atomic(folder / name, "".join(json.dumps(row) + "\n" for row in rows).encode())
+    for part in folder.glob(f"{name.removesuffix('.jsonl')}-rank*.jsonl"):
+        part.unlink()
+
+
 def append_row(path: Path, row: dict[str, Any]) -> None:
     """Add one line. A line cut off by a kill before it is closed first, so that it spoils nothing."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -78,8 +101,8 @@ def append_row(path: Path, row: dict[str, Any]) -> None:
 
 
 def read_manifest(folder: Path) -> dict[tuple[str, int], ImageRecord]:
-    """Records by (prompt id, sample); the last one of each counts."""
-    rows = (ImageRecord(**row) for row in read_rows(folder / MANIFEST))
+    """Records by (prompt id, sample), of all processes; the last one of each counts."""
+    rows = (ImageRecord(**row) for row in read_all_rows(folder, MANIFEST))
     return {(record.prompt_id, record.sample): record for record in rows}
 
 
@@ -91,11 +114,17 @@ def _is_made(folder: Path, record: ImageRecord | None, request: Request) -> bool
 
 
 def generate(
-    system: System, wanted: list[Request], folder: Path, *, advance: Callable[[int], None]
+    system: System,
+    wanted: list[Request],
+    folder: Path,
+    *,
+    advance: Callable[[int], None],
+    manifest_name: str = MANIFEST,
 ) -> list[ImageRecord]:
     """Make the images that are not there yet; returns the records of all wanted ones.
 
     advance: told of the number of images that became available.
+    manifest_name: file that new rows go to; processes that share the folder have one each.
     """
     manifest = read_manifest(folder)
     missing = [r for r in wanted if not _is_made(folder, manifest.get((r.prompt_id, r.sample)), r)]
@@ -112,14 +141,14 @@ def generate(
                 file=file,
                 sha256=sha256(data),
             )
-            append_row(folder / MANIFEST, asdict(record))
+            append_row(folder / manifest_name, asdict(record))
             manifest[(request.prompt_id, request.sample)] = record
             advance(1)
     return [manifest[(r.prompt_id, r.sample)] for r in wanted]
 
 
-def collect(collection: Collection, wanted: list[Request], folder: Path) -> list[ImageRecord]:
-    """Records of images made elsewhere; the manifest is written anew. Their seeds are not known: -1."""
+def collect(collection: Collection, wanted: list[Request]) -> list[ImageRecord]:
+    """Records of images made elsewhere. Their seeds are not known: -1."""
     records = []
     for request in wanted:
         path = collection.find(request).resolve()
@@ -129,6 +158,4 @@ def collect(collection: Collection, wanted: list[Request], folder: Path) -> list
                 prompt_id=request.prompt_id, sample=request.sample, seed=-1, file=str(path), sha256=digest
             )
         )
-    lines = "".join(json.dumps(asdict(record)) + "\n" for record in records)
-    write_atomic(folder / MANIFEST, lines.encode())
     return records

@@ -32,58 +32,81 @@ def _short(value: MetricValue) -> str:
     return "-" if value.mean is None else f"{value.mean:.3f}"
 
 
+def label(result: Result) -> str:
+    """The system, and what keeps its numbers from being a result."""
+    marks = [" (untrained)"] if result.system.untrained else []
+    return "".join([result.system.name, *marks, *([" (rehearsal)"] if result.is_rehearsal else [])])
+
+
 def title(result: Result) -> str:
-    untrained = " (untrained)" if result.system.untrained else ""
-    return f"{result.protocol} · {result.system.name}{untrained}"
+    return f"{result.protocol} · {label(result)}"
 
 
-def _cells(metrics: CategoryMetrics) -> list[str]:
-    return [
-        metrics.category,
-        _mean(metrics.score),
-        str(metrics.score.num_images),
-        _mean(metrics.heldout),
-        _short(metrics.chance),
-        _short(metrics.shuffled),
-        _short(metrics.extra_objects),
-        _short(metrics.relation),
-    ]
+# the columns of the shapes world; other scorers show their own views
+SHOWN = ("held-out", "chance", "shuffled", "extra objects", "relation")
 
 
-HEADINGS = ("category", "score", "n", "held-out", "chance", "shuffled", "extra", "relation")
+def _columns(result: Result) -> list[str]:
+    """Views that some category has: the well-known ones first, at most six."""
+    found = dict.fromkeys(view for metrics in result.metrics for view in metrics.views)
+    known = [view for view in SHOWN if view in found]
+    return (known or list(found))[:6]
 
 
 def result_table(result: Result, beside: Result | None) -> Table:
     """One row a category; `beside` adds the reference run's score."""
     table = Table(title=escape(title(result)), title_justify="left", caption_justify="left")
-    for heading in HEADINGS:
-        table.add_column(heading, justify="left" if heading == "category" else "right")
+    views = _columns(result)
+    for heading in ("category", "score", "n", *views):
+        table.add_column(escape(heading), justify="left" if heading == "category" else "right")
     known = {m.category: m for m in beside.metrics} if beside else {}
     if beside:
         table.add_column(f"reference ({escape(beside.system.name)})", justify="right")
     for metrics in result.metrics:
-        row = _cells(metrics)
+        cells = [_view(metrics, view) for view in views]
         if beside:
-            row.append(_mean(known[metrics.category].score) if metrics.category in known else "-")
-        table.add_row(*row)
+            cells.append(_mean(known[metrics.category].score) if metrics.category in known else "-")
+        table.add_row(metrics.category, _mean(metrics.score), str(metrics.score.num_images), *cells)
+    for skipped in result.skipped:
+        table.add_row(escape(skipped.metric), "skipped", "0", *["-"] * (len(views) + bool(beside)))
     return table
+
+
+def _view(metrics: CategoryMetrics, name: str) -> str:
+    return _short(metrics.views[name]) if name in metrics.views else "-"
 
 
 def notes(result: Result) -> list[str]:
     """What a reader must know beside the table."""
     counts = result.counts
-    lines = [
-        f"{counts.scored} of {counts.expected} images scored; mean ± standard error over prompts.",
-        "chance: the same pictures against the prompt with the tested attribute redrawn; shuffled: against"
-        " other prompts; extra: share of pictures with more objects than asked; relation: its grade where"
-        " both objects were found.",
-    ]
+    lines = [f"{counts.scored} of {counts.expected} images scored; mean ± standard error over prompts."]
+    if any("chance" in metrics.views for metrics in result.metrics):
+        lines.append(
+            "chance: the same pictures against the prompt with the tested attribute redrawn; shuffled:"
+            " against other prompts; extra objects: share of pictures with more objects than asked; relation: its"
+            " grade where both objects were found."
+        )
+    lines += [f"{skipped.metric} skipped: {skipped.reason}" for skipped in result.skipped]
+    lines += warnings(result)
+    return lines
+
+
+def warnings(result: Result) -> list[str]:
+    """Why the numbers are not, or not quite, the protocol's."""
+    lines = []
+    if result.is_rehearsal:
+        lines.append("random scorer weights: a rehearsal, not a result.")
     if result.system.untrained:
         lines.append("untrained: random weights, a smoke test and not a result.")
-    if counts.missing:
-        lines.append(f"{counts.missing} images are missing: the means are over survivors only.")
+    if result.counts.missing:
+        lines.append(f"{result.counts.missing} images are missing: the means are over survivors only.")
     if result.limit is not None:
         lines.append(f"first {result.limit} prompts of each category only: not the full protocol.")
+    for category, edition in result.editions.items():
+        lines.append(f"{category}: prompt list {edition}.")
+    sources = {str(s.settings["phrases"]) for s in result.scorers.values() if "phrases" in s.settings}
+    if sources:
+        lines.append(f"noun phrases: {', '.join(sorted(sources))}.")
     return lines
 
 
@@ -114,10 +137,9 @@ def markdown(results: list[tuple[Path, Result]], folder: Path) -> str:
 def _markdown_row(path: Path, run: Result, categories: list[str], folder: Path) -> str:
     by_name = {m.category: m for m in run.metrics}
     cells = [
-        f"{_mean(m.score)}<br>{_short(m.heldout)} / {_short(m.chance)}" if (m := by_name.get(c)) else "-"
+        f"{_mean(m.score)}<br>{_view(m, 'held-out')} / {_view(m, 'chance')}" if (m := by_name.get(c)) else "-"
         for c in categories
     ]
     where = path.parent.relative_to(folder).as_posix()
-    system = run.system.name + (" (untrained)" if run.system.untrained else "")
-    head = [system, f"[{path.parent.name}]({where}/result.json)", str(run.counts.scored)]
+    head = [label(run), f"[{path.parent.name}]({where}/result.json)", str(run.counts.scored)]
     return "| " + " | ".join([*head, *cells]) + " |"

@@ -1,4 +1,8 @@
-"""The main job, from a protocol to a written result: generate, score, aggregate, write."""
+"""The main job, from a protocol to a written result: generate, score, aggregate, write.
+
+Under torchrun each process makes and scores its share of the images; the first one gathers and writes. The
+files are the same, byte for byte, for any number of processes and wherever a run was killed and gone on with.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +10,19 @@ import hashlib
 import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from bench.aggregate import aggregate
-from bench.generate import collect, generate, requests
+from bench.generate import MANIFEST, ImageRecord, collect, generate, merge_rows, read_manifest, requests
 from bench.prompts import Prompt
 from bench.protocol import Protocol
-from bench.results import Counts, Result, SystemRecord, provenance, write_result
-from bench.score import Missing, build_scorer, score
-from bench.systems import Collection, System, SystemInfo
+from bench.results import Counts, Result, Skipped, SystemRecord, provenance, write_result
+from bench.score import SCORES, Missing, ScoreRow, gather, read_scores_rows, score
+from bench.scorers import Context, Scorer, build_scorer
+from bench.shard import Shard
+from bench.systems import Collection, Request, System, SystemInfo
+from bench.weights import MissingWeights
 from gentron.atomic import check_writable
 from gentron.errors import UserError
 
@@ -32,15 +39,55 @@ class RunSettings:
     allow_missing: bool
 
 
-def work_folder(work: Path, protocol: Protocol, info: SystemInfo, *, seed: int) -> Path:
-    """Where images and rows of this system under this protocol lie.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Scorers:
+    """by_category: what can be scored here.   skipped: the categories that cannot, each with the way on."""
 
-    Its name holds a hash of all that shapes an image or a score, so the same command finds its images again,
-    and a longer run those of a shorter one, but never those of other weights or settings.
+    by_category: dict[str, Scorer]
+    skipped: list[Skipped]
+
+
+def build_scorers(protocol: Protocol, suite: str, context: Context) -> Scorers:
+    """The scorers of a suite; a missing network skips its categories. UserError if none is left."""
+    built: dict[str, Scorer] = {}
+    skipped = []
+    for category in protocol.categories(suite):
+        name, settings = protocol.config.scorer_of(category)
+        try:
+            same = next((c for c in built if protocol.config.scorer_of(c) == (name, settings)), None)
+            # one network in memory, however many categories it scores
+            built[category] = (
+                built[same] if same else build_scorer(name, settings, _for(category, context, protocol))
+            )
+        except MissingWeights as missing:
+            skipped.append(Skipped(metric=category, reason=str(missing)))
+    if not built:
+        raise UserError(f"nothing can be scored: {'; '.join(dict.fromkeys(s.reason for s in skipped))}")
+    return Scorers(by_category=built, skipped=skipped)
+
+
+def _for(category: str, context: Context, protocol: Protocol) -> Context:
+    return replace(context, prompts=tuple(protocol.prompts[category]))
+
+
+def work_folder(work: Path, protocol: Protocol, info: SystemInfo, *, seed: int) -> Path:
+    """Where images and rows of this system lie.
+
+    Its name holds a hash of all that shapes an image, so the same command finds its images again, a longer
+    run those of a shorter one and another evaluator those of the first, but never those of other weights or
+    settings.
     """
-    key = [protocol.sha256, info.kind, info.name, info.weights_sha256, info.settings, info.untrained, seed]
+    key = [
+        *protocol.images_key,
+        info.kind,
+        info.name,
+        info.weights_sha256,
+        info.settings,
+        info.untrained,
+        seed,
+    ]
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
-    return work / protocol.name / f"{info.name}-{digest[:8]}"
+    return work / protocol.images_name / f"{info.name}-{digest[:8]}"
 
 
 def run(
@@ -51,51 +98,103 @@ def run(
     work: Path,
     out: Path,
     stage: Stage,
-) -> tuple[Result, Path]:
+    context: Context | None = None,
+    shard: Shard | None = None,
+) -> tuple[Result, Path] | None:
     """Make or find all images, score them and write the result; returns it and its folder.
 
-    Raises UserError that lists the images that are missing, corrupt or blank, unless settings.allow_missing.
+    None in all processes but the first. Raises UserError that lists the images that are missing, corrupt or
+    blank, unless settings.allow_missing.
     """
+    shard = shard or Shard()
     # before an hour of generation, not after it
-    build_scorer(protocol)
     for folder in (work, out):
         check_writable(folder / "any")
-    prompts = protocol.select(settings.suite, limit=settings.limit)
-    wanted = requests(prompts, images_per_prompt=settings.images_per_prompt, seed=settings.seed)
     folder = work_folder(work, protocol, system.info, seed=settings.seed)
-    with stage("images", len(wanted)) as advance:
-        if isinstance(system, Collection):
-            records = collect(system, wanted, folder)
-            advance(len(wanted))
-        else:
-            records = generate(system, wanted, folder, advance=advance)
-    with stage("scores", len(records)) as advance:
-        rows, missing = score(protocol, prompts, records, folder, advance=advance)
+    scorers = build_scorers(protocol, settings.suite, context or Context(cache=work / "cache"))
+    selected = protocol.select(settings.suite, limit=settings.limit)
+    prompts = [prompt for prompt in selected if prompt.category in scorers.by_category]
+    wanted = requests(
+        prompts,
+        images_per_prompt=settings.images_per_prompt,
+        seed=settings.seed,
+        seed_of=protocol.config.image_seed,
+    )
+    records = _images(system, wanted, folder, shard, stage)
+    with stage("scores", len(shard.mine(records))) as advance:
+        mine = shard.mine(records)
+        score(scorers.by_category, prompts, mine, folder, advance=advance, file_name=shard.file_name(SCORES))
+    shard.barrier()
+    if not shard.is_first:
+        return None
+    rows, missing = gather(scorers.by_category, prompts, records, folder)
+    _keep(folder, rows)
     if missing and not settings.allow_missing:
         raise UserError(describe_missing(missing, len(wanted)))
     if not rows:
         raise UserError(f"nothing to score: all {len(wanted)} images are missing, corrupt or blank")
-    result = _result(protocol, prompts, system.info, settings, (rows, missing))
+    result = _result(protocol, prompts, system.info, settings, scorers, rows, missing, folder)
     return result, write_result(out, result, prompts, rows)
 
 
+def _images(
+    system: System | Collection, wanted: list[Request], folder: Path, shard: Shard, stage: Stage
+) -> list[ImageRecord]:
+    """Records of all images, once every process has made its share."""
+    mine = shard.mine(wanted)
+    with stage("images", len(mine)) as advance:
+        if isinstance(system, Collection):
+            records = collect(system, wanted)
+            advance(len(mine))
+        else:
+            generate(system, mine, folder, advance=advance, manifest_name=shard.file_name(MANIFEST))
+            shard.barrier()
+            made = read_manifest(folder)
+            records = [made[r.prompt_id, r.sample] for r in wanted]
+    shard.barrier()  # the parts are read by all before the first process drops them
+    if shard.is_first:
+        known = {} if isinstance(system, Collection) else read_manifest(folder)
+        known.update({(r.prompt_id, r.sample): r for r in records})
+        merge_rows(folder, MANIFEST, (asdict(known[key]) for key in sorted(known)))
+    shard.barrier()
+    return records
+
+
+def _keep(folder: Path, rows: list[ScoreRow]) -> None:
+    """scores.jsonl anew, in a fixed order, with the rows of other runs on these images."""
+    known = read_scores_rows(folder)
+    known.update({(r.prompt_id, r.sample, r.sha256, r.scorer): r for r in rows})
+    merge_rows(folder, SCORES, (asdict(known[key]) for key in sorted(known)))
+
+
 def _result(
-    protocol: Protocol, prompts: list[Prompt], info: SystemInfo, settings: RunSettings, scored
+    protocol: Protocol,
+    prompts: list[Prompt],
+    info: SystemInfo,
+    settings: RunSettings,
+    scorers: Scorers,
+    rows: list[ScoreRow],
+    missing: list[Missing],
+    folder: Path,
 ) -> Result:
-    rows, missing = scored
     system = {key: value for key, value in asdict(info).items() if key != "device"}
+    records = {category: scorer.record for category, scorer in scorers.by_category.items()}
+    names = {category: record.name for category, record in records.items()}
     return Result(
         protocol=protocol.name,
         protocol_sha256=protocol.sha256,
+        editions=protocol.editions,
         suite=settings.suite,
         seed=settings.seed,
         images_per_prompt=settings.images_per_prompt,
         limit=settings.limit,
         system=SystemRecord(**system),
+        scorers=records,
         counts=Counts(expected=len(rows) + len(missing), scored=len(rows), missing=len(missing)),
         missing=missing,
-        metrics=aggregate(prompts, rows),
-        provenance=provenance(device=info.device),
+        skipped=scorers.skipped,
+        metrics=aggregate(prompts, rows, names),
+        provenance=provenance(device=info.device, images=folder),
     )
 
 

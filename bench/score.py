@@ -1,40 +1,40 @@
-"""Images -> scores.jsonl, one row an image. Rows of the same bytes are kept when a run goes on."""
+"""Images -> scores.jsonl, one row an image. Rows of the same bytes and the same scorer are kept when a run
+goes on."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-
-from bench.generate import ImageRecord, append_row, read_rows
-from bench.images import BadImage, fit, read_image
-from bench.prompts import Prompt, redraw
-from bench.protocol import Protocol
-from bench.scorers import SCORERS
-from bench.scorers.shapes import Detection, ShapesScorer
-from gentron.errors import UserError
+from bench.generate import ImageRecord, append_row, read_all_rows
+from bench.images import BadImage, read_image
+from bench.prompts import Prompt
+from bench.scorers import Scorer
+from gentron.config import from_dict
 
 SCORES = "scores.jsonl"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ScoreRow:
-    """A row of scores.jsonl.
+    """A row of scores.jsonl; see `Scored` for what a scorer says.
 
-    chance, shuffled: what the same picture scores against the prompt with the tested attribute redrawn, and
-    against other prompts of the category.
+    scorer: digest of the scorer's record.   sha256: of the image's file.
     """
 
     prompt_id: str
     sample: int
+    seed: int
     sha256: str
+    scorer: str
     score: float
     reason: str
     parts: dict[str, float]
-    chance: float
-    shuffled: float
+    evidence: dict[str, Any]
+    chance: float | None
+    shuffled: float | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,76 +47,94 @@ class Missing:
     reason: str
 
 
-def build_scorer(protocol: Protocol) -> ShapesScorer:
-    """The protocol's scorer; UserError if this version of the bench has another one."""
-    spec, world = protocol.config.scorer, protocol.config.world
-    if spec.name not in SCORERS:
-        raise UserError(f"unknown scorer '{spec.name}'; known: {', '.join(SCORERS)}")
-    scorer = SCORERS[spec.name]()
-    if (spec.version, world.version) != (scorer.version, scorer.world_version):
-        raise UserError(
-            f"{protocol.name} asks for scorer {spec.name} version {spec.version} and world {world.version};"
-            f" installed are {scorer.version} and {scorer.world_version}: install the matching release"
-        )
-    return scorer
+RowKey = tuple[str, int, str, str]  # prompt id, sample, sha256 of the image, digest of the scorer
+
+
+def read_scores_rows(folder: Path) -> dict[RowKey, ScoreRow]:
+    """All rows of a work folder that are whole; those of an older form are left out and scored again."""
+    rows = {}
+    for data in read_all_rows(folder, SCORES):
+        try:
+            row = from_dict(ScoreRow, data)
+        except ValueError:
+            continue
+        rows[row.prompt_id, row.sample, row.sha256, row.scorer] = row
+    return rows
 
 
 def score(
-    protocol: Protocol,
-    prompts: list[Prompt],
-    records: list[ImageRecord],
+    scorers: Mapping[str, Scorer],
+    prompts: Sequence[Prompt],
+    records: Iterable[ImageRecord],
     folder: Path,
     *,
     advance: Callable[[int], None],
-) -> tuple[list[ScoreRow], list[Missing]]:
-    """Score every record, in order; rows that are in scores.jsonl already with the same bytes are kept."""
-    scorer = build_scorer(protocol)
+    file_name: str = SCORES,
+) -> None:
+    """Score the records that have no row yet, each appended to `file_name` as soon as it is known.
+
+    scorers: by category.   records: of prompts in `prompts`; bad images are passed over, `gather` lists them.
+    """
     by_id = {prompt.id: prompt for prompt in prompts}
-    kept = {(r["prompt_id"], r["sample"], r["sha256"]): ScoreRow(**r) for r in read_rows(folder / SCORES)}
+    kept = read_scores_rows(folder)
+    for record in records:
+        prompt = by_id[record.prompt_id]
+        scorer = scorers[prompt.category]
+        if (record.prompt_id, record.sample, record.sha256, scorer.record.digest) not in kept:
+            row = _score_one(scorer, prompt, record, folder)
+            if row is not None:
+                append_row(folder / file_name, asdict(row))
+        advance(1)
+
+
+def _score_one(scorer: Scorer, prompt: Prompt, record: ImageRecord, folder: Path) -> ScoreRow | None:
+    """None for an image that is missing, corrupt, blank or not the one that was recorded."""
+    try:
+        image, digest = read_image(folder / record.file)
+    except BadImage:
+        return None
+    if digest != record.sha256:
+        return None
+    scored = scorer.score(image, digest, prompt, record.sample)
+    return ScoreRow(
+        prompt_id=record.prompt_id,
+        sample=record.sample,
+        seed=record.seed,
+        sha256=digest,
+        scorer=scorer.record.digest,
+        **asdict(scored),
+    )
+
+
+def gather(
+    scorers: Mapping[str, Scorer], prompts: Sequence[Prompt], records: Iterable[ImageRecord], folder: Path
+) -> tuple[list[ScoreRow], list[Missing]]:
+    """The rows of all records, in their order, and the images without one, each with its reason."""
+    categories = {prompt.id: prompt.category for prompt in prompts}
+    known = read_scores_rows(folder)
     rows, missing = [], []
     for record in records:
-        try:
-            image, digest = read_image(folder / record.file)
-        except BadImage as bad:
-            missing.append(_missing(record, str(bad)))
-            continue
-        finally:
-            advance(1)
-        if record.sha256 != digest:
-            missing.append(_missing(record, "changed since it was made"))
-            continue
-        row = kept.get((record.prompt_id, record.sample, digest))
-        if row is None:
-            seen = scorer.look(fit(image, protocol.config.image_size))
-            row = _score_one(protocol, scorer, by_id[record.prompt_id], record.sample, seen, digest)
-            append_row(folder / SCORES, asdict(row))
-        rows.append(row)
+        digest = scorers[categories[record.prompt_id]].record.digest
+        row = known.get((record.prompt_id, record.sample, record.sha256 or "", digest))
+        reason = None if row else why_unscored(folder / record.file)
+        if row:
+            rows.append(row)
+        else:
+            missing.append(
+                Missing(
+                    prompt_id=record.prompt_id,
+                    sample=record.sample,
+                    file=record.file,
+                    reason=reason or "changed since it was made",
+                )
+            )
     return rows, missing
 
 
-def _missing(record: ImageRecord, reason: str) -> Missing:
-    return Missing(prompt_id=record.prompt_id, sample=record.sample, file=record.file, reason=reason)
-
-
-def _score_one(
-    protocol: Protocol, scorer: ShapesScorer, prompt: Prompt, sample: int, seen: list[Detection], digest: str
-) -> ScoreRow:
-    judgement = scorer.score(seen, prompt.description)
-    chance, others = protocol.config.chance, protocol.prompts[prompt.category]
-    # keyed by the prompt, so that a picture's chance level does not depend on what else was scored
-    key = [chance.seed, sample, *prompt.id.encode()]
-    rng = np.random.default_rng(key)
-    tested = protocol.config.categories[prompt.category].tested
-    redrawn = [redraw(prompt.description, tested, rng) for _ in range(chance.draws)]
-    strangers = [p for p in others if p.id != prompt.id]
-    shuffled = [strangers[int(k)].description for k in rng.integers(0, len(strangers), chance.draws)]
-    return ScoreRow(
-        prompt_id=prompt.id,
-        sample=sample,
-        sha256=digest,
-        score=judgement.score,
-        reason=judgement.reason,
-        parts=judgement.parts,
-        chance=float(np.mean([scorer.score(seen, d).score for d in redrawn])),
-        shuffled=float(np.mean([scorer.score(seen, d).score for d in shuffled])),
-    )
+def why_unscored(path: Path) -> str | None:
+    """missing, corrupt or blank; None for a picture that is none of them."""
+    try:
+        read_image(path)
+    except BadImage as bad:
+        return str(bad)
+    return None

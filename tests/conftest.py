@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from gentron.torchvision_ops import prepare_torchvision
 from tests.tiny import make_tiny_checkpoint
+
+prepare_torchvision()  # tests import transformers directly
 
 
 @pytest.fixture(scope="session")

@@ -111,7 +111,7 @@ def make_tiny_checkpoint(folder: Path) -> Path:
             sampling=SamplingConfig(
                 image_size=IMAGE_SIZE, sampler="dpmpp_2m", num_inference_steps=4, guidance_scale=3.0
             ),
-            training={"made_by": "tests/tiny.py"},
+            training={"made_by": "tests/tiny.py", "data": "shapes (none of them seen)"},
         )
         parts = {name: Path(scratch) / name for name in ("autoencoder", "clip", "t5")}
         return save_checkpoint(folder, config, make_model().state_dict(), parts=parts)

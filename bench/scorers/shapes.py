@@ -22,6 +22,7 @@ Grades: left of / right of / above / below: margin / 6 px clipped to [0, 1], whe
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import combinations
@@ -31,6 +32,12 @@ import numpy as np
 import scipy.fft
 import scipy.ndimage
 
+from bench.images import fit as resized
+from bench.prompts import Prompt
+from bench.scorers import Context, Scored, ScorerRecord
+from bench.shapes_prompts import redraw
+from gentron.config import from_dict
+from gentron.errors import UserError
 from gentron.shapes.captions import Description, ObjectDescription
 from gentron.shapes.render import ink
 from gentron.shapes.scene import (
@@ -686,15 +693,67 @@ def judge(image: np.ndarray, description: Description) -> Judgement:
     return judge_detections(detect(image), description)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settings:
+    """What a protocol says to this scorer."""
+
+    version: int
+    world_version: int
+    image_size: int
+    tested: str
+    chance_seed: int
+    chance_draws: int
+
+
 class ShapesScorer:
-    """The judge as gentron-bench calls it: look once at a picture, then score any number of descriptions."""
+    """The judge as gentron-bench calls it: one look at a picture scores its own prompt and strangers."""
 
-    version = JUDGE_VERSION
-    world_version = WORLD_VERSION
+    record = ScorerRecord(name="shapes", version=JUDGE_VERSION)
 
-    def look(self, image: np.ndarray) -> list[Detection]:
-        """(64, 64, 3) uint8 -> what is in it."""
-        return detect(image)
+    def __init__(self, settings: Settings, prompts: Sequence[Prompt]) -> None:
+        if (settings.version, settings.world_version) != (JUDGE_VERSION, WORLD_VERSION):
+            raise UserError(
+                f"the protocol asks for scorer shapes version {settings.version} and world"
+                f" {settings.world_version}; installed are {JUDGE_VERSION} and {WORLD_VERSION}: install the"
+                " matching release"
+            )
+        self._settings = settings
+        self._prompts = prompts
 
-    def score(self, seen: list[Detection], description: Description) -> Judgement:
-        return judge_detections(seen, description)
+    def score(self, image: np.ndarray, digest: str, prompt: Prompt, sample: int) -> Scored:
+        """(H, W, 3) uint8 of any size -> the definition at the top of this module, with its chance levels."""
+        found = detect(resized(image, self._settings.image_size))
+        judgement = judge_detections(found, prompt.claim)
+        redrawn, strangers = self._other_claims(prompt, sample)
+        return Scored(
+            score=judgement.score,
+            reason=judgement.reason,
+            parts=_shares(judgement.parts),
+            evidence={"found": [_say(d) for d in found]},
+            chance=float(np.mean([judge_detections(found, claim).score for claim in redrawn])),
+            shuffled=float(np.mean([judge_detections(found, claim).score for claim in strangers])),
+        )
+
+    def _other_claims(self, prompt: Prompt, sample: int) -> tuple[list[Description], list[Description]]:
+        """Claims with the tested attribute redrawn, and claims of other prompts."""
+        draws = self._settings.chance_draws
+        # keyed by the prompt, so that a picture's chance level does not depend on what else was scored
+        rng = np.random.default_rng([self._settings.chance_seed, sample, *prompt.id.encode()])
+        redrawn = [redraw(prompt.claim, self._settings.tested, rng) for _ in range(draws)]
+        others = [p for p in self._prompts if p.id != prompt.id]
+        return redrawn, [others[int(k)].claim for k in rng.integers(0, len(others), draws)]
+
+
+def _shares(parts: dict[str, float]) -> dict[str, float]:
+    """What is averaged over images; the relation only where both of its objects were found."""
+    shares = {"objects": parts["objects_score"]}
+    if parts.get("both_found"):
+        shares["relation"] = parts["relation"]
+    shares["extra objects"] = float(parts["detected"] > parts["asked"])
+    shares["missing objects"] = float(parts["detected"] < parts["asked"])
+    return shares
+
+
+def build(settings: dict[str, Any], context: Context) -> ShapesScorer:
+    """The judge for one category; UserError if the installed one has another version."""
+    return ShapesScorer(from_dict(Settings, settings), context.prompts)

@@ -15,6 +15,8 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from gentron.errors import UserError
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Request:
@@ -86,6 +88,21 @@ def safe_name(text: str) -> str:
     """A system's name as part of a path."""
     kept = "".join(c if c.isalnum() or c in "-_." else "-" for c in text).strip("-.")
     return kept[:80] or "unnamed"
+
+
+def check_system(name: str) -> None:
+    """UserError for a name that no system can have; cheap, before anything is read or loaded."""
+    kind, _, rest = name.partition(":")
+    if kind in ("folder", "diffusers") and rest:
+        return
+    from gentron.presets import PRESETS
+
+    if name not in PRESETS and not (name and Path(name).is_dir()):
+        known = ", ".join(PRESETS)
+        raise UserError(
+            f"unknown model '{name}'; known: {known}, the folder of a checkpoint, folder:DIR or"
+            " diffusers:REPO_OR_DIR"
+        )
 
 
 def parse_system(name: str, options: SystemOptions) -> System | Collection:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
+from bench.aggregate import CategoryMetrics
 from bench.cli import app
 from bench.generate import read_rows
 from bench.images import encode_png
@@ -20,12 +21,18 @@ PROTOCOL = load_protocol("compbench-shapes_v1")
 
 def run(tmp_path: Path, *args: str) -> Result:
     where = ["--out", str(tmp_path / "results"), "--work", str(tmp_path / "work")]
-    return CliRunner().invoke(app, ["compbench", *args, *where])
+    return CliRunner().invoke(app, ["compbench", "--protocol", PROTOCOL.name, *args, *where])
 
 
 def the_result(tmp_path: Path):
     ((_, result),) = find_results(tmp_path / "results")
     return result
+
+
+def level(metrics: CategoryMetrics, view: str) -> float:
+    mean = metrics.views[view].mean
+    assert mean is not None
+    return mean
 
 
 def assert_one_line(done: Result, message: str) -> None:
@@ -45,7 +52,7 @@ def test_perfect_pictures_score_one_in_every_category(tmp_path: Path, perfect: P
     result = the_result(tmp_path)
     assert [m.category for m in result.metrics] == list(PROTOCOL.config.categories)
     assert all(m.score.mean == 1 for m in result.metrics)
-    assert all((m.chance.mean or 0) < 0.6 and (m.shuffled.mean or 0) < 0.3 for m in result.metrics)
+    assert all(level(m, "chance") < 0.6 and level(m, "shuffled") < 0.3 for m in result.metrics)
     assert "18 of 18 images scored" in done.stdout
     assert "not the full protocol" in done.stdout
 
@@ -114,7 +121,7 @@ def test_checkpoint_is_measured_from_prompt_to_table(tmp_path: Path, tiny_checkp
         (["--num-inference-steps", "-5"], "num_inference_steps must be >= 1, got -5"),
         (["--batch-size", "0"], "batch_size must be >= 1, got 0"),
         (["--model", "xl2"], "no weights for 'xl2'"),
-        (["--model", "nope", "--random-weights"], "--random-weights needs a preset's name"),
+        (["--model", "nope", "--random-weights"], "unknown model 'nope'"),
         (["--model", "folder:/nonexistent/images"], "no folder '/nonexistent/images'"),
         (["--model", "diffusers:nobody/nothing"], "no weights of 'nobody/nothing' here"),
     ],
@@ -161,7 +168,7 @@ def test_untrained_model_says_so_everywhere(tmp_path: Path) -> None:
 def test_list_names_protocol_and_systems() -> None:
     done = CliRunner().invoke(app, ["list"])
     assert done.exit_code == 0
-    assert "compbench-shapes_v1" in done.stdout and "300 prompts, 100 held out" in done.stdout
+    assert "compbench-shapes_v1" in done.stdout and "color: 300 prompts, scored by shapes" in done.stdout
     assert "folder:DIR" in done.stdout
 
 

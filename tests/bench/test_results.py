@@ -12,6 +12,7 @@ from bench.aggregate import aggregate, clustered_mean
 from bench.protocol import load_protocol
 from bench.report import find_results, markdown, result_table
 from bench.results import (
+    COLUMNS,
     Counts,
     Provenance,
     Result,
@@ -20,33 +21,34 @@ from bench.results import (
     git_state,
     provenance,
     read_result,
+    read_scores,
     result_folder,
     scores_csv,
     write_result,
 )
 from bench.score import Missing, ScoreRow
+from bench.scorers import ScorerRecord
 from gentron.errors import UserError
 
 PROTOCOL = load_protocol("compbench-shapes_v1")
 PROMPTS = PROTOCOL.select("relations", limit=3)
+SCORER = ScorerRecord(name="shapes", version=1)
+REPOSITORY = Path(__file__).resolve().parents[2]
+EXTRAS = ("extra objects", "missing objects")
+NAMES = {"spatial": "shapes", "non-spatial": "shapes"}
 
 
-def row(prompt_id: str, score: float, *, sample: int = 0, detected: int = 2, found: bool = True) -> ScoreRow:
-    parts = {
-        "asked": 2.0,
-        "detected": float(detected),
-        "matched": 2.0,
-        "objects_score": 1.0,
-        "relation": score,
-        "both_found": float(found),
-    }
+def row(prompt_id: str, score: float, *, sample: int = 0, **parts: float) -> ScoreRow:
     return ScoreRow(
         prompt_id=prompt_id,
         sample=sample,
+        seed=7,
         sha256="0",
+        scorer=SCORER.digest,
         score=score,
         reason='left of: "holds", or not',
         parts=parts,
+        evidence={"found": ["red circle"]},
         chance=0.25,
         shuffled=0.0,
     )
@@ -64,9 +66,10 @@ def make_result() -> Result:
         system=SystemRecord(
             kind="gentron", name="tiny", weights_sha256="ab", untrained=True, settings={"guidance_scale": 3.0}
         ),
+        scorers={"spatial": SCORER, "non-spatial": SCORER},
         counts=Counts(expected=7, scored=6, missing=1),
         missing=[Missing(prompt_id="spatial-0000", sample=1, file="a.png", reason="blank")],
-        metrics=aggregate(PROMPTS, rows),
+        metrics=aggregate(PROMPTS, rows, NAMES),
         provenance=Provenance(
             date="2025-03-04T05:06:07+00:00",
             commit="0123456789abcdef",
@@ -114,20 +117,24 @@ def test_nothing_measured_is_not_zero() -> None:
 
 def test_categories_are_split_into_seen_and_held_out() -> None:
     rows = [row(p.id, float(bool(p.heldout))) for p in PROMPTS]
-    spatial, other = aggregate(PROMPTS, rows)
+    spatial, other = aggregate(PROMPTS, rows, NAMES)
     assert (spatial.category, other.category) == ("spatial", "non-spatial")
-    assert (spatial.seen.mean, spatial.heldout.mean) == (0.0, 1.0)
+    assert (spatial.views["seen"].mean, spatial.views["held-out"].mean) == (0.0, 1.0)
     assert spatial.score.mean == pytest.approx(1 / 3)
-    assert spatial.chance.mean == 0.25
+    assert spatial.views["chance"].mean == 0.25
 
 
-def test_relation_is_averaged_where_both_objects_were_found() -> None:
+def test_a_part_is_averaged_over_the_images_that_have_it() -> None:
     first, second, third = (p.id for p in PROMPTS[:3])
-    rows = [row(first, 1.0), row(second, 0.5, detected=3), row(third, 0.0, detected=1, found=False)]
-    (spatial,) = aggregate(PROMPTS[:3], rows)
-    assert (spatial.relation.mean, spatial.relation.num_images) == (0.75, 2)
-    assert spatial.extra_objects.mean == pytest.approx(1 / 3)
-    assert spatial.missing_objects.mean == pytest.approx(1 / 3)
+    rows = [row(first, 1.0, relation=1.0), row(second, 0.5, relation=0.5), row(third, 0.0)]
+    (spatial,) = aggregate(PROMPTS[:3], rows, {"spatial": "shapes"})
+    assert (spatial.views["relation"].mean, spatial.views["relation"].num_images) == (0.75, 2)
+
+
+def test_interval_is_students_over_prompts() -> None:
+    value = clustered_mean([(str(k), float(k % 2)) for k in range(10)])
+    assert value.stderr == pytest.approx(math.sqrt(10 * 0.25 / 9 / 10))
+    assert value.interval == pytest.approx((0.5 - 2.262157 * value.stderr, 0.5 + 2.262157 * value.stderr))
 
 
 # ---- results ---------------------------------------------------------------------------------------------
@@ -144,7 +151,7 @@ def test_result_survives_the_disk(tmp_path: Path) -> None:
 def test_result_of_another_schema_is_refused(tmp_path: Path) -> None:
     data = json.loads(dump_result(make_result()))
     for changed, message in (
-        (data | {"schema_version": 99}, "schema_version must be 1, got 99"),
+        (data | {"schema_version": 99}, "schema_version 99 is newer"),
         (data | {"extra": 1}, "unknown field extra"),
         ({k: v for k, v in data.items() if k != "seed"}, "missing field seed"),
     ):
@@ -156,18 +163,66 @@ def test_result_of_another_schema_is_refused(tmp_path: Path) -> None:
         read_result(tmp_path / "r.json")
 
 
-def test_same_run_replaces_and_another_stands_beside(tmp_path: Path) -> None:
+def test_a_result_is_written_once_and_another_stands_beside(tmp_path: Path) -> None:
     result = make_result()
     first = write_result(tmp_path, result, PROMPTS, [])
     later = replace(result, provenance=replace(result.provenance, date="2025-03-04T09:00:00+00:00"))
-    assert result_folder(tmp_path, later) == first
+    assert write_result(tmp_path, later, PROMPTS, []) == first
+    assert read_result(first / "result.json") == result  # not the later one
     assert result_folder(tmp_path, replace(result, seed=1)).name == "2025-03-04-01234567-2"
 
 
-def test_scores_csv_quotes_its_reasons() -> None:
-    lines = scores_csv(PROMPTS, [row(PROMPTS[0].id, 0.5)]).decode().splitlines()
-    assert lines[0].startswith("prompt_id,category,split,sample,score,chance,shuffled,prompt,reason")
-    assert lines[1].endswith(',"left of: ""holds"", or not"')
+def test_scores_survive_the_disk(tmp_path: Path) -> None:
+    rows = [
+        row(PROMPTS[0].id, 1 / 3),
+        replace(row(PROMPTS[1].id, 0.0), chance=None, reason='=HYPERLINK("x")'),
+    ]
+    data = scores_csv(PROMPTS, rows)
+    assert data.decode().splitlines()[0] == ",".join(COLUMNS)
+    assert "'=HYPERLINK" in data.decode()  # a spreadsheet shows it as text
+    (tmp_path / "scores.csv").write_bytes(data)
+    first, second = read_scores(tmp_path)
+    assert (first.score, first.seed, first.reason) == (1 / 3, 7, 'left of: "holds", or not')
+    assert (second.chance, second.shuffled, second.reason) == (None, 0.0, '=HYPERLINK("x")')
+    assert (first.prompt_id, first.category, first.split) == (PROMPTS[0].id, "spatial", "seen")
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (None, "is missing"),
+        (b"prompt_id,category\na,b\n", "line 2 is not a line of scores"),
+        (b"\xff\xfe", "is damaged"),
+    ],
+)
+def test_damaged_scores_are_refused(tmp_path: Path, data: bytes | None, message: str) -> None:
+    if data is not None:
+        (tmp_path / "scores.csv").write_bytes(data)
+    with pytest.raises(UserError, match=message):
+        read_scores(tmp_path)
+
+
+def test_a_score_that_is_not_a_number_is_refused(tmp_path: Path) -> None:
+    lines = scores_csv(PROMPTS, [row(PROMPTS[0].id, 0.5)]).decode().replace(",0.5,", ",nan,")
+    (tmp_path / "scores.csv").write_text(lines)
+    with pytest.raises(UserError, match="line 2 .*score must be finite"):
+        read_scores(tmp_path)
+
+
+def test_a_result_of_the_first_schema_is_read() -> None:
+    (path,) = REPOSITORY.glob("results/compbench-shapes_v1/mini/*-7b6dad1e/result.json")
+    assert json.loads(path.read_text())["schema_version"] == 1
+    result = read_result(path)
+    color = result.metrics[0]
+    assert (result.schema_version, color.category, color.scorer) == (2, "color", "shapes")
+    assert color.score.mean == pytest.approx(0.8839, abs=1e-4)
+    assert color.score.interval is not None and color.score.interval[0] < color.score.mean
+    assert list(color.views) == ["seen", "held-out", "chance", "shuffled", "objects", *EXTRAS]
+    assert result.scorers["color"] == SCORER
+    lines = read_scores(path.parent)
+    assert len(lines) == 1800 and lines[0].seed is None
+    mean = math.fsum(line.score for line in lines if line.category == "color") / 300
+    assert mean == pytest.approx(color.score.mean, abs=1e-6)
 
 
 def test_provenance_names_commit_and_packages() -> None:

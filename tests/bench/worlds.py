@@ -7,13 +7,14 @@ from pathlib import Path
 import numpy as np
 
 from bench.images import encode_png
-from bench.prompts import Prompt, realise
+from bench.prompts import Prompt
+from bench.shapes_prompts import realise
 from gentron.shapes.render import render
 
 
 def perfect_image(prompt: Prompt, seed: int = 0) -> np.ndarray:
     """(64, 64, 3) uint8, true of the prompt."""
-    scene = realise(prompt.description, np.random.default_rng([seed, *prompt.id.encode()]))
+    scene = realise(prompt.claim, np.random.default_rng([seed, *prompt.id.encode()]))
     assert scene is not None, f"not realisable: {prompt.text}"
     return render(scene)
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from bench.prompts import TESTED
-from bench.protocol import load_protocol, protocol_names, protocols_folder
+from bench.protocol import ShapesConfig, load_protocol, protocol_names, protocols_folder, read_config
 from bench.report import reference
-from bench.score import build_scorer
-from bench.scorers import SCORERS
+from bench.run import build_scorers
+from bench.scorers import SCORERS, Context
+from bench.shapes_prompts import TESTED
 from gentron.errors import UserError
 
 PUBLISHED = {
@@ -25,17 +25,24 @@ def test_every_protocol_is_listed_here() -> None:
 
 @pytest.mark.parametrize("name", protocol_names())
 def test_protocol_is_as_published(name: str) -> None:
-    assert load_protocol(name).sha256 == PUBLISHED[name]
+    assert read_config(name)[1] == PUBLISHED[name]
 
 
 @pytest.mark.parametrize("name", protocol_names())
-def test_protocol_is_complete(name: str) -> None:
-    protocol = load_protocol(name)
-    assert protocol.config.name == name
+def test_suites_and_scorers_are_known(name: str) -> None:
+    config, _ = read_config(name)
+    assert config.name == name
+    assert set(config.suites["all"]) == set(config.categories)
+    assert {config.scorer_of(category)[0] for category in config.categories} <= set(SCORERS)
+
+
+def test_shapes_protocol_is_complete() -> None:
+    protocol = load_protocol("compbench-shapes_v1")
     assert all(protocol.prompts.values())
+    assert isinstance(protocol.config, ShapesConfig)
     assert {c.tested for c in protocol.config.categories.values()} <= set(TESTED)
-    assert set(protocol.config.suites["all"]) == set(protocol.config.categories)
-    build_scorer(protocol)
+    scorers = build_scorers(protocol, "all", Context())
+    assert list(scorers.by_category) == list(protocol.config.categories) and not scorers.skipped
 
 
 @pytest.mark.parametrize("name", protocol_names())
@@ -46,18 +53,12 @@ def test_header_says_command_time_and_expected_values(name: str) -> None:
 
 @pytest.mark.parametrize("name", protocol_names())
 def test_reference_run_is_of_the_full_protocol(name: str) -> None:
-    protocol = load_protocol(name)
-    result = reference(name, protocol.sha256)
+    config, digest = read_config(name)
+    result = reference(name, digest)
     if result is None:
         pytest.skip("no reference run is committed yet")
     assert result.limit is None and result.suite == "all" and result.counts.missing == 0
-    assert [m.category for m in result.metrics] == list(protocol.config.categories)
-
-
-@pytest.mark.parametrize("name", SCORERS)
-def test_scorer_has_versions_and_a_docstring(name: str) -> None:
-    scorer = SCORERS[name]()
-    assert scorer.version >= 1 and scorer.world_version >= 1 and scorer.__doc__
+    assert [m.category for m in result.metrics] == list(config.categories)
 
 
 def write_protocol(folder: Path, **changes: object) -> None:

@@ -5,9 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.prompts import CATEGORIES, HELD_OUT, SEEN, dump, generate, heldout_kinds, load, parse, redraw
+from bench.prompts import HELD_OUT, SEEN
 from bench.protocol import load_protocol
 from bench.scorers.shapes import judge
+from bench.shapes_prompts import CATEGORIES, dump, generate, heldout_kinds, load, parse, redraw
 from gentron.errors import UserError
 from gentron.shapes.captions import Description, ObjectDescription
 from gentron.shapes.scene import INTERACTIONS, SPATIAL
@@ -40,22 +41,22 @@ def test_ids_are_safe_file_names() -> None:
 def test_prompts_name_what_their_description_holds() -> None:
     for prompt in PROMPTS:
         words = prompt.text.split()
-        for thing in prompt.description.objects:
+        for thing in prompt.claim.objects:
             named = [v for v in (thing.color, thing.texture, thing.size) if v]
             assert all(any(w.strip(",") == v for w in words) for v in named), prompt
-        assert prompt.heldout == heldout_kinds(prompt.description)
+        assert prompt.heldout == heldout_kinds(prompt.claim)
 
 
 def test_relations_are_balanced() -> None:
     for category, kinds in (("spatial", SPATIAL), ("non-spatial", INTERACTIONS)):
-        counts = [sum(p.description.relation == r for p in PROTOCOL.prompts[category]) for r in kinds]
+        counts = [sum(p.claim.relation == r for p in PROTOCOL.prompts[category]) for r in kinds]
         assert max(counts) - min(counts) <= 3
 
 
 @pytest.mark.parametrize("category", CATEGORIES)
 def test_a_true_picture_of_every_prompt_scores_one(category: str) -> None:
     for prompt in PROTOCOL.prompts[category]:
-        judgement = judge(perfect_image(prompt), prompt.description)
+        judgement = judge(perfect_image(prompt), prompt.claim)
         assert judgement.score == 1, (prompt.text, judgement.reason)
 
 
@@ -88,4 +89,4 @@ def test_redrawing_changes_the_tested_attribute_only() -> None:
 
 def test_redrawing_an_unknown_attribute_is_refused() -> None:
     with pytest.raises(ValueError, match="unknown tested attribute"):
-        redraw(PROMPTS[0].description, "weight", np.random.default_rng(0))
+        redraw(PROMPTS[0].claim, "weight", np.random.default_rng(0))

@@ -1,0 +1,169 @@
+"""`gentron-bench compbench`: T2I-CompBench, the official one or over the shapes world."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from bench.protocol import Protocol
+
+SHAPES, OFFICIAL = "compbench-shapes_v1", "t2i-compbench_2024-02"
+
+
+def default_protocol(model: str) -> str:
+    """The protocol that fits a system.
+
+    The shapes world for mini and for checkpoints that say they were trained on it, since they can draw nothing
+    else; the official prompts for all others.
+    """
+    if model == "mini":
+        return SHAPES
+    if not model or not (Path(model) / "config.json").is_file():
+        return OFFICIAL
+    from gentron.checkpoint import read_config
+
+    trained_on = str(read_config(Path(model)).training.get("data", ""))
+    return SHAPES if trained_on.startswith("shapes") else OFFICIAL
+
+
+def compbench(
+    model: Annotated[
+        str,
+        typer.Option(
+            help="mini, xl2, g2, s2, b2, l2, a checkpoint folder, folder:DIR (images made elsewhere),"
+            " or diffusers:REPO_OR_DIR."
+        ),
+    ] = "mini",
+    protocol: Annotated[
+        str | None,
+        typer.Option(
+            help=f"Default: {SHAPES} for mini and what is trained on its world, else {OFFICIAL}.",
+            show_default=False,
+        ),
+    ] = None,
+    suite: Annotated[
+        str, typer.Option(help="attribute-binding, relations, complex, all, or one category.")
+    ] = "all",
+    images_per_prompt: Annotated[
+        int | None, typer.Option(max=1000, help="Default: the protocol's.", show_default=False)
+    ] = None,
+    limit: Annotated[int | None, typer.Option(help="First N prompts of each category only.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Default: the protocol's.", show_default=False)] = None,
+    color_list: Annotated[
+        str, typer.Option(help="Edition of T2I-CompBench's color list: current or pre-2025-09.")
+    ] = "current",
+    phrases: Annotated[
+        str, typer.Option(help="Source of noun phrases: auto, frozen, spacy or rules.")
+    ] = "auto",
+    models: Annotated[
+        Path | None, typer.Option(help="Folder of the scorers' networks.", show_default=False)
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Where results go.")] = Path("results"),
+    work: Annotated[Path, typer.Option(help="Where images are kept for resuming.")] = Path("runs/bench"),
+    checkpoint: Annotated[Path | None, typer.Option(help="Where the weights of a named model are.")] = None,
+    random_weights: Annotated[
+        bool, typer.Option("--random-weights", help="Run the model untrained, as a smoke test.")
+    ] = False,
+    num_inference_steps: Annotated[int | None, typer.Option(help="Denoising steps.")] = None,
+    guidance_scale: Annotated[float | None, typer.Option(help="1 is no guidance.")] = None,
+    sampler: Annotated[str | None, typer.Option(help="ddpm, ddim, dpmpp_2m, heun, unipc.")] = None,
+    image_size: Annotated[int | None, typer.Option(help="Pixels along a side.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images per pass on a GPU.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    allow_missing: Annotated[
+        bool, typer.Option("--allow-missing", help="Score what is there; the result says so.")
+    ] = False,
+) -> None:
+    """Score a system on T2I-CompBench: the official lists and scorers, or the shapes world for mini.
+
+    The same command goes on where a killed run stopped. Under torchrun every process does its share.
+    """
+    from bench.protocol import load_protocol
+    from bench.systems import check_system
+
+    for name, value in (("num_inference_steps", num_inference_steps), ("batch_size", batch_size)):
+        if value is not None and value < 1:
+            raise ValueError(f"{name} must be >= 1, got {value}")
+    check_system(model)
+    editions = {} if color_list == "current" else {"color": color_list}
+    chosen = load_protocol(protocol or default_protocol(model), editions=editions)
+    if seed is not None and seed < 0:
+        raise ValueError(f"seed must be >= 0, got {seed}")
+    # cheap inputs first: a wrong suite should not wait for a model to load
+    chosen.select(suite, limit=limit)
+    images = chosen.config.images_per_prompt if images_per_prompt is None else images_per_prompt
+    if images < 1:
+        raise ValueError(f"images_per_prompt must be >= 1, got {images}")
+
+    from bench.run import RunSettings, build_scorers, run
+    from bench.scorers import Context
+    from bench.shard import Shard
+    from bench.systems import SystemOptions, parse_system
+
+    shard = Shard.from_environment()
+    place = shard.device(device)
+    context = Context(device=scoring_device(place), models=models, cache=work / "cache", phrases=phrases)
+    build_scorers(chosen, suite, context)  # a missing network is said before a model loads
+    options = SystemOptions(
+        device=place,
+        num_inference_steps=num_inference_steps,
+        guidance_scale=guidance_scale,
+        sampler=sampler,
+        batch_size=batch_size,
+        random_weights=random_weights,
+        checkpoint=checkpoint,
+        image_size=image_size,
+    )
+    settings = RunSettings(
+        suite=suite,
+        seed=chosen.config.seed if seed is None else seed,
+        images_per_prompt=images,
+        limit=limit,
+        allow_missing=allow_missing,
+    )
+
+    from bench.commands.progress import stage
+
+    system = parse_system(model, options)
+    done = run(chosen, system, settings, work=work, out=out, stage=stage, context=context, shard=shard)
+    shard.leave()
+    if done is not None:
+        _show(chosen, *done)
+
+
+def scoring_device(device: str) -> str:
+    """Where the scorers run: a GPU if there is one and nothing else was asked for."""
+    if device != "auto":
+        return device
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _show(protocol: Protocol, result, folder: Path) -> None:
+    from bench.commands.progress import wide_console
+    from bench.report import notes, reference, result_table
+
+    console = wide_console()
+    console.print(result_table(result, reference(protocol.name, protocol.sha256)))
+    for line in notes(result):
+        console.print(line, style="dim", markup=False)
+    console.print(f"result: {folder / 'result.json'}", markup=False, soft_wrap=True)
+
+
+def list_() -> None:
+    """Protocols, suites, categories and systems."""
+    from bench.protocol import protocol_names, read_config
+    from gentron.presets import PRESETS
+
+    for name in protocol_names():
+        config, digest = read_config(name)
+        typer.echo(f"protocol {name}  sha256 {digest[:16]}")
+        for category, entry in config.categories.items():
+            scorer, _ = config.scorer_of(category)
+            typer.echo(f"  {category}: {entry.num_prompts} prompts, scored by {scorer}")
+        typer.echo(f"  suites: {', '.join(config.suites)}")
+    typer.echo(f"systems: {', '.join(PRESETS)}, a checkpoint folder, folder:DIR, diffusers:REPO_OR_DIR")

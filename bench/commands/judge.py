@@ -1,0 +1,82 @@
+"""`gentron-bench judge`: how often the shapes judge is right."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gentron.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from bench.judge_accuracy import Accuracy, Change
+
+
+def judge(
+    autoencoder: Annotated[
+        Path | None, typer.Option(help="Also after encoding and decoding with this one.", show_default=False)
+    ] = None,
+    count: Annotated[int, typer.Option(max=10**7, help="Scenes.")] = 1000,
+    seed: Annotated[int, typer.Option(max=2**64 - 1, help="Of the scenes.")] = 1,
+    device: Annotated[str, typer.Option(help="Where the autoencoder runs.")] = "auto",
+) -> None:
+    """Measure the judge itself: how often it is right on scenes that are known."""
+    if count < 2:
+        raise ValueError(f"count must be >= 2, got {count}")
+    if seed < 0:
+        raise ValueError(f"seed must be >= 0, got {seed}")
+    if autoencoder is not None and not autoencoder.is_dir():
+        raise UserError(f"no autoencoder folder '{autoencoder}'")
+    from bench.commands.progress import wide_console
+    from bench.judge_accuracy import CHANGES, measure
+
+    changes: dict[str, Change] = dict(CHANGES)
+    if autoencoder is not None:
+        changes["autoencoded"] = _autoencoded(autoencoder, device)
+    found = {name: measure(change, count=count, seed=seed) for name, change in changes.items()}
+    wide_console().print(_accuracy_table(found, count))
+
+
+def _autoencoded(folder: Path, device: str) -> Change:
+    import numpy as np
+    import torch
+
+    from gentron.autoencoder import Autoencoder
+    from gentron.pipeline import usable_device
+
+    place = usable_device(device)
+    model = Autoencoder.from_pretrained(folder, device=place)
+
+    @torch.no_grad()
+    def change(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        pixels = torch.from_numpy(image).permute(2, 0, 1)[None].float().to(place) / 127.5 - 1
+        decoded = model.decode(model.encode(pixels))[0].float().clamp(-1, 1)
+        return ((decoded + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+
+    return change
+
+
+def _accuracy_table(found: dict[str, Accuracy], count: int) -> Table:
+    from rich.table import Table
+
+    from bench.judge_accuracy import FALSE, QUESTIONS
+
+    first = next(iter(found.values()))
+    table = Table(title=f"The judge on {count} scenes: share of right answers", title_justify="left")
+    table.add_column("question")
+    table.add_column("n", justify="right")
+    for name in found:
+        table.add_column(name, justify="right")
+    for question in QUESTIONS:
+        if first.asked[question]:
+            shares = [f"{accuracy.share(question):.4f}" for accuracy in found.values()]
+            table.add_row(question, str(first.asked[question]), *shares)
+    table.add_section()
+    table.add_row("score of the true caption", "", *(f"{a.true_caption:.4f}" for a in found.values()))
+    for what in FALSE:
+        scores = [f"{a.false_captions.get(what, float('nan')):.4f}" for a in found.values()]
+        table.add_row(f"score, false {what}" if what != "other scene" else "score, other scene", "", *scores)
+    return table
