@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -35,6 +34,7 @@ from gentron.diffusion import Denoiser, check_num_inference_steps, inference_tim
 from gentron.errors import UserError
 from gentron.guidance import check_guidance, classifier_free
 from gentron.model import GenTron, GenTronConfig
+from gentron.pixels import to_uint8
 from gentron.presets import PRESETS
 from gentron.samplers import SAMPLERS
 from gentron.text import PromptEmbeds, TextEncoders, random_clip, random_t5
@@ -436,9 +436,7 @@ class KeyedNoise:
 
 def to_pil(image: Tensor) -> Image.Image:
     """(3, H, W) in [-1, 1], clamped -> an RGB picture of uint8."""
-    levels = (image.float().clamp(-1, 1) + 1) * 127.5
-    array = levels.round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
-    return Image.fromarray(np.ascontiguousarray(array))
+    return Image.fromarray(to_uint8(image))
 
 
 def images_per_pass(device: torch.device, num_tokens: int, batch_size: int | None) -> int:

@@ -46,15 +46,14 @@ def _autoencoded(folder: Path, device: str) -> Change:
 
     from gentron.autoencoder import Autoencoder
     from gentron.pipeline import usable_device
+    from gentron.pixels import to_uint8, to_unit_range
 
     place = usable_device(device)
     model = Autoencoder.from_pretrained(folder, device=place)
 
     @torch.no_grad()
     def change(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        pixels = torch.from_numpy(image).permute(2, 0, 1)[None].float().to(place) / 127.5 - 1
-        decoded = model.decode(model.encode(pixels))[0].float().clamp(-1, 1)
-        return ((decoded + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+        return to_uint8(model.decode(model.encode(to_unit_range(image)[None].to(place)))[0])
 
     return change
 

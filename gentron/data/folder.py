@@ -21,6 +21,7 @@ from gentron.data.keyed import Stream, keyed_rng
 from gentron.data.shapes import Encode
 from gentron.data.source import Batch, item_of_index
 from gentron.errors import UserError
+from gentron.pixels import to_unit_range
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
@@ -137,7 +138,7 @@ def load_picture(item: Item, image_size: int) -> Tensor:
     rgb = rgb.resize((width, height), Image.Resampling.LANCZOS)
     left, top = (width - image_size) // 2, (height - image_size) // 2
     rgb = rgb.crop((left, top, left + image_size, top + image_size))
-    return torch.from_numpy(np.array(rgb)).permute(2, 0, 1).float().div_(127.5).sub_(1)
+    return to_unit_range(np.array(rgb))
 
 
 class FolderSource:

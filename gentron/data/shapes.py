@@ -15,6 +15,7 @@ from torch import Tensor
 from gentron.data.keyed import Stream, keyed_rng
 from gentron.data.latents import latent_cache
 from gentron.data.source import Batch, item_of_index
+from gentron.pixels import to_unit_range
 from gentron.shapes import Scene, caption, render, sample_scene
 from gentron.shapes.scene import CANVAS, WORLD_VERSION
 
@@ -24,8 +25,7 @@ Encode = Callable[[Tensor], Tensor]
 
 def _pictures(scenes: Sequence[Scene]) -> Tensor:
     """(B, 3, 64, 64) float32 in [-1, 1]."""
-    pixels = torch.from_numpy(np.stack([render(scene) for scene in scenes]))
-    return pixels.permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
+    return to_unit_range(np.stack([render(scene) for scene in scenes]))
 
 
 def world_fingerprint(pool_seed: int) -> str:

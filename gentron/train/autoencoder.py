@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gentron.atomic import atomic_file, atomic_folder
+from gentron.pixels import to_unit_range
 from gentron.shapes import render, sample_scene, scene_rng
 from gentron.shapes.scene import BACKGROUND, CANVAS, INTERACTIONS, Scene
 from gentron.torchvision_ops import prepare_torchvision
@@ -90,11 +91,6 @@ def build(recipe: AutoencoderRecipe) -> AutoencoderKL:
         mid_block_add_attention=False,
         sample_size=CANVAS,
     )
-
-
-def to_unit_range(pictures: np.ndarray) -> Tensor:
-    """(B, H, W, 3) uint8 -> (B, 3, H, W) float32 in [-1, 1]."""
-    return torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1  # stays channels-last in memory
 
 
 def crop(picture: np.ndarray, scene: Scene, size: int, rng: np.random.Generator) -> np.ndarray:

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gentron.atomic import atomic_folder
+from gentron.pixels import to_unit_range
 from gentron.shapes import Description, describe, phrase, render, sample_scene, scene_rng
 from gentron.shapes.captions import ObjectDescription
 from gentron.shapes.scene import CANVAS, CELL, SPATIAL
@@ -195,7 +196,7 @@ def clip_loss(
         captions.append(phrase(description, rng))
         wrong.append(phrase(hard_negative(description, rng), rng))
     tokens = tokenizer(captions + wrong, padding=True, return_tensors="pt")
-    pixels = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1
+    pixels = to_unit_range(np.stack(pictures))
     text = model.text_projection(model.text_model(**tokens).pooler_output)
     image = model.visual_projection(model.vision_model(pixel_values=pixels).pooler_output)
     logits = F.normalize(image, dim=-1) @ F.normalize(text, dim=-1).T * model.logit_scale.exp().clamp(max=100)

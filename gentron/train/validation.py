@@ -16,6 +16,7 @@ from gentron.data import Batch, Stream, keyed_rng
 from gentron.diffusion import NoiseSchedule, add_noise, target
 from gentron.guidance import classifier_free
 from gentron.model import GenTron
+from gentron.pixels import to_uint8
 from gentron.samplers import SAMPLERS
 from gentron.text import PromptEmbeds, TextEncoders
 from gentron.train.loss import squared_error
@@ -120,8 +121,7 @@ def sample_grid(
         recipe.num_inference_steps,
         prediction_type=recipe.prediction_type,
     )
-    images = autoencoder.decode(latents.to(autoencoder.dtype)).float().clamp(-1, 1).cpu()
-    pixels = images.add(1).mul(127.5).round().byte().permute(0, 2, 3, 1).numpy()
+    pixels = to_uint8(autoencoder.decode(latents.to(autoencoder.dtype)))
     side = recipe.image_size
     grid = Image.new("RGB", (4 * side, -(-len(pixels) // 4) * side))
     for i, picture in enumerate(pixels):

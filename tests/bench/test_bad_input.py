@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +19,7 @@ from typer.testing import CliRunner, Result
 
 from bench.cli import app
 from bench.protocol import load_protocol
+from tests.bad_input import disk_of, refused
 
 PROMPTS = load_protocol("compbench-shapes_v1").select("complex", limit=2)
 
@@ -34,25 +32,6 @@ def compbench(tmp_path: Path, *arguments: object) -> Result:
     where = ("--out", tmp_path / "results", "--work", tmp_path / "work")
     protocol = ("--protocol", "compbench-shapes_v1")
     return bench("compbench", *protocol, "--suite", "complex", "--limit", 2, *where, *arguments)
-
-
-def refused(done: Result, message: str) -> None:
-    assert done.exit_code == 2, done.output
-    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1, done.stderr
-    assert message in done.stderr
-
-
-@contextmanager
-def disk_of(size: int) -> Iterator[None]:
-    """No file can grow beyond `size` bytes: writing fails as it does on a full disk."""
-    old = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, old[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, old)
-        signal.signal(signal.SIGXFSZ, handler)
 
 
 @pytest.mark.parametrize(

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import shutil
-import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,33 +19,13 @@ from typer.testing import CliRunner, Result
 from gentron.atomic import atomic_file, atomic_folder
 from gentron.checkpoint import CONFIG_FILE, WEIGHTS_FILE
 from gentron.cli import app
+from tests.bad_input import disk_of, refused
 
 PROMPT = "a red circle"
 
 
 def gentron(*arguments: object) -> Result:
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
-
-
-def refused(result: Result, *expected: str) -> None:
-    """One line on stderr that names what is wrong, exit code 2."""
-    assert result.exit_code == 2, result.output
-    assert result.stderr.startswith("error: ") and result.stderr.count("\n") == 1, result.stderr
-    for text in expected:
-        assert text in result.stderr
-
-
-@contextmanager
-def disk_of(size: int) -> Iterator[None]:
-    """No file can grow beyond `size` bytes: writing fails as it does on a full disk."""
-    old = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, old[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, old)
-        signal.signal(signal.SIGXFSZ, handler)
 
 
 def files(folder: Path) -> list[str]:
