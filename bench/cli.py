@@ -9,6 +9,8 @@ import typer
 
 from bench.commands.compbench import compbench, list_
 from bench.commands.judge import judge
+from bench.commands.prompts import prompts_app
+from bench.commands.weights import weights_app
 from gentron.console import make_app, run_app
 from gentron.errors import UserError
 
@@ -17,6 +19,8 @@ app = make_app("gentron-bench: measures GenTron and any other text-to-image syst
 app.command()(compbench)
 app.command(name="list")(list_)
 app.command()(judge)
+app.add_typer(weights_app, name="weights")
+app.add_typer(prompts_app, name="prompts")
 
 
 @app.command()

@@ -170,9 +170,12 @@ class Protocol:
         return self.config.name
 
     def categories(self, suite: str) -> list[str]:
-        """Categories of a suite, in the protocol's order."""
+        """Categories of a suite, in the protocol's order; a category's own name is a suite of one."""
+        if suite in self.config.categories:
+            return [suite]
         if suite not in self.config.suites:
-            raise ValueError(f"unknown suite '{suite}'; known: {', '.join(self.config.suites)}")
+            known = dict.fromkeys([*self.config.suites, *self.config.categories])
+            raise ValueError(f"unknown suite '{suite}'; known: {', '.join(known)}")
         return [name for name in self.config.categories if name in self.config.suites[suite]]
 
     def select(self, suite: str, *, limit: int | None) -> list[Prompt]:
