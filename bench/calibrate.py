@@ -37,13 +37,16 @@ def metric_band(means: np.ndarray, *, alpha: float, num_metrics: int) -> MetricB
     """The band of a metric from (K runs, N prompts) means.
 
     Runs of the same prompts differ by their seeds alone, so the variance of a difference of two runs is twice
-    the mean over prompts of the variance within a prompt, over N. K - 1 degrees of freedom a prompt make it
-    steady with two runs already. Bonferroni over the metrics: the band holds for all of them at once.
+    the mean over prompts of the variance within a prompt, over N. Two runs give a steady one, as every prompt
+    adds K - 1 degrees of freedom, fewer where some prompts vary much more than others (Satterthwaite).
+    Bonferroni over the metrics: the band holds for all of them at once.
     """
     runs, prompts = means.shape
     within = means.var(axis=0, ddof=1)
     sd_difference = math.sqrt(2 * float(within.mean()))
-    reach = float(special.stdtrit(prompts * (runs - 1), 1 - alpha / (2 * num_metrics)))
+    fourth = float(np.sum(within**2))
+    freedom = (runs - 1) * float(within.sum()) ** 2 / fourth if fourth else 1.0
+    reach = float(special.stdtrit(freedom, 1 - alpha / (2 * num_metrics)))
     of_runs = means.mean(axis=1)
     return MetricBand(
         band=reach * sd_difference / math.sqrt(prompts),

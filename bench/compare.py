@@ -54,13 +54,16 @@ class Effect:
     identical: bool
     note: str
     differences: np.ndarray | None
+    resamples: int = RESAMPLES
 
     def intervals(self, levels: Sequence[float], *, seed: int = 0) -> list[tuple[float, float]] | None:
         """Of the difference at these levels; None where it is not known."""
         if self.identical:
             return [(0.0, 0.0)] * len(levels)
         if self.differences is not None:
-            return intervals(self.differences, levels, seed=seed) if len(self.differences) > 1 else None
+            if len(self.differences) < 2:
+                return None
+            return intervals(self.differences, levels, resamples=self.resamples, seed=seed)
         if self.stderr is None:
             return None
         reaches = [float(special.ndtri((1 + level) / 2)) * self.stderr for level in levels]
@@ -106,33 +109,51 @@ def category_effect(
     metric: str, pairs: Mapping[str, Sequence[Pair]], *, resamples: int = RESAMPLES, seed: int = 0
 ) -> Effect:
     """The mean over prompts of the prompts' mean differences."""
-
-    def means(values: str) -> list[float]:
-        return [math.fsum(_value(p, values) for p in group) / len(group) for group in pairs.values()]
-
-    differences = np.array(means("difference"))
-    seen = spread(differences)
-    before, after = means("baseline"), means("candidate")
-    return Effect(
-        metric=metric,
-        higher_is_better=True,
-        baseline=math.fsum(before) / len(before),
-        candidate=math.fsum(after) / len(after),
-        difference=seen.mean,
-        stderr=seen.stderr,
-        sd=seen.sd,
-        p=sign_flip_p(differences, resamples=resamples, seed=seed) if len(differences) > 1 else None,
-        num_prompts=seen.num_prompts,
-        num_images=sum(len(group) for group in pairs.values()),
-        num_differ=seen.num_differ,
-        identical=not seen.num_differ and all(p.identical for group in pairs.values() for p in group),
-        note="" if len(differences) > 1 else "one prompt: nothing can be said beyond it",
-        differences=differences,
+    groups = list(pairs.values())
+    return paired_effect(
+        metric,
+        np.array([math.fsum(p.baseline.score for p in group) / len(group) for group in groups]),
+        np.array([math.fsum(p.candidate.score for p in group) / len(group) for group in groups]),
+        # not the difference of the two: their rounding would make prompts differ that do not
+        np.array([math.fsum(p.difference for p in group) / len(group) for group in groups]),
+        num_images=sum(map(len, groups)),
+        same_pictures=all(p.identical for group in groups for p in group),
+        resamples=resamples,
+        seed=seed,
     )
 
 
-def _value(pair: Pair, which: str) -> float:
-    return pair.difference if which == "difference" else getattr(pair, which).score
+def paired_effect(
+    metric: str,
+    baseline: np.ndarray,
+    candidate: np.ndarray,
+    differences: np.ndarray,
+    *,
+    num_images: int,
+    same_pictures: bool = False,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Effect:
+    """From one mean a prompt of each side, and of the differences."""
+    seen = spread(differences)
+    several = seen.num_prompts > 1
+    return Effect(
+        metric=metric,
+        higher_is_better=True,
+        baseline=math.fsum(baseline) / len(baseline),
+        candidate=math.fsum(candidate) / len(candidate),
+        difference=seen.mean,
+        stderr=seen.stderr,
+        sd=seen.sd,
+        p=sign_flip_p(differences, resamples=resamples, seed=seed) if several else None,
+        num_prompts=seen.num_prompts,
+        num_images=num_images,
+        num_differ=seen.num_differ,
+        identical=same_pictures and not seen.num_differ,
+        note="" if several else "one prompt: nothing can be said beyond it",
+        differences=differences,
+        resamples=resamples,
+    )
 
 
 def measured(evidence: Evidence) -> list[str]:

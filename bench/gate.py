@@ -224,11 +224,10 @@ def _member(
 ) -> MetricVerdict:
     ends = found.intervals([1 - alpha, level, first_level], seed=seed)
     drop = None
-    if ends and found.stderr is not None and not found.identical:
+    if ends and found.differences is not None:
         # what a drop in this metric alone has to pass: Holm's first step
-        low, high = ends[2]
-        reach = high - found.difference if found.higher_is_better else found.difference - low
-        drop = detectable_drop(reach, found.stderr, found.num_prompts, tolerance=allowed.value)
+        reach = ends[2][1] - found.difference
+        drop = detectable_drop(found.differences, reach, tolerance=allowed.value)
     verdict, reason = _decide(found, allowed.value, ends, alpha=alpha, p_holm=p_holm)
     return _row(
         found,
