@@ -66,16 +66,27 @@ class GateConfig:
             raise ValueError(f"family names a metric twice: {', '.join(self.family)}")
 
 
+class _EachKeyOnce(yaml.SafeLoader):
+    """YAML where a key given twice is an error: of two tolerances one would silently be lost."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        twice = [key for key in keys if keys.count(key) > 1]
+        if twice:
+            raise ValueError(f"{twice[0]} is given twice")
+        return super().construct_mapping(node, deep=deep)
+
+
 def read_gate_file(path: Path) -> GateConfig:
     """UserError for a file that is not there, not YAML, or has a field that no gate knows."""
     if not path.is_file():
         raise UserError(f"no gate file '{path}'")
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        data = yaml.load(path.read_text(encoding="utf-8"), _EachKeyOnce) or {}
         if not isinstance(data, dict):
             raise ValueError(f"must be a mapping, got {type(data).__name__}")
         config = from_dict(GateConfig, {**to_dict(GateConfig()), **data})
-    except (yaml.YAMLError, ValueError) as error:
+    except (yaml.YAMLError, ValueError, TypeError) as error:  # TypeError: a key that is a list
         raise UserError(f"{path}: {error}") from error
     return config
 
