@@ -162,7 +162,7 @@ def check_keys(path: Path) -> None:
 
 
 def prepare(image: np.ndarray) -> Tensor:
-    """(H, W, 3) uint8 -> (1, 3, 224, 224), normalised. The aspect is not kept, as in the metric's own code."""
+    """(H, W, 3) uint8 -> (1, 3, 224, 224), normalised. The aspect is not kept: nor is it there."""
     pixels = to_tensor(pil_bicubic(image, IMAGE_SIZE)) / 255
     return (pixels - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
 

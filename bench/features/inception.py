@@ -288,7 +288,9 @@ class InceptionExtractor:
     """The pool features of one image under one convention."""
 
     def __init__(self, network: Inception, mode: str, located: Located, *, device: str = "cpu") -> None:
-        self.network, self.device = network.to(device), device
+        if mode not in MODES:
+            raise ValueError(f"unknown mode '{mode}'; known: {', '.join(MODES)}")
+        self.network, self.located, self.device = network.to(device), located, device
         self._prepare = MODES[mode].prepare
         self.record = ExtractorRecord(
             name=NAME,
@@ -301,23 +303,20 @@ class InceptionExtractor:
             random_weights=located.random,
         )
 
+    def under(self, mode: str) -> InceptionExtractor:
+        """The same network under another convention."""
+        return InceptionExtractor(self.network, mode, self.located, device=self.device)
+
     def features(self, image: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
             return self.network(self._prepare(image).to(self.device))[0].cpu().numpy()
 
 
 def build(name: str, mode: str | None, *, device: str, models: Path | None) -> InceptionExtractor:
-    return build_modes((mode or "clean",), device=device, models=models)[0]
-
-
-def build_modes(modes: tuple[str, ...], *, device: str, models: Path | None) -> list[InceptionExtractor]:
-    """One extractor a mode, all on one network; MissingWeights if its file is not here."""
-    for mode in modes:
-        if mode not in MODES:
-            raise ValueError(f"unknown mode '{mode}'; known: {', '.join(MODES)}")
+    """MissingWeights if the network's file is not here. mode: clean unless another is named."""
     located = locate(NAME, models)
     network = read_network(located.path, may_be_small=located.random)
-    return [InceptionExtractor(network, mode, located, device=device) for mode in modes]
+    return InceptionExtractor(network, mode or "clean", located, device=device)
 
 
 # ---- rehearsal -------------------------------------------------------------------------------------------

@@ -3,8 +3,8 @@
 The picture is brought to 64 x 64 by the mean over areas and encoded to latents (4, 16, 16) of about unit
 variance. Each channel's mean and standard deviation (divided by n) in each of the 4 x 4 squares of 4 x 4
 latents are the features: 2 x 4 x 16 = 128, the means before the deviations, channel by channel, row by row. A
-square is a cell of the shapes world's grid. Distances in these features are about that world; they are no FID, and say
-nothing about photographs.
+square is a cell of the shapes world's grid. Distances in these features are about that world; they are no
+FID, and say nothing about photographs.
 """
 
 # D features (128)

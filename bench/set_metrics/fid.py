@@ -15,6 +15,7 @@ from gentron.errors import UserError
 USUAL_N = 10_000  # below it the bias is larger than most differences that people report
 POINTS = 15
 LEAST_POINT = 5000
+SEED = 0
 
 
 def label(name: str, num_images: int) -> str:
@@ -51,7 +52,7 @@ def infinity_sizes(num_images: int, *, points: int = POINTS) -> np.ndarray:
 
 
 def frechet_infinity(
-    features: np.ndarray, reference: Moments, *, points: int = POINTS, seed: int = 0
+    features: np.ndarray, reference: Moments, *, points: int = POINTS, seed: int = SEED
 ) -> Extrapolation:
     """FID-infinity (1911.07023): the intercept of a line through the distance at several N, over 1/N.
 

@@ -1,0 +1,290 @@
+"""`gentron-bench fid`: distances between sets of images, FID above all, under a named convention."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gentron.errors import UserError
+
+if TYPE_CHECKING:
+    from bench.fid_run import Done
+    from bench.fid_sources import Measured
+    from bench.shard import Shard
+    from bench.systems import SystemOptions
+
+MODES = ("clean", "tf", "pytorch-fid", "torchmetrics")  # bench.features.inception.MODES, without torch
+SHAPES, COCO = "compbench-shapes_v1", "coco-30k_v1"
+FOR_PHOTOGRAPHS, FOR_SHAPES = "fid", "fd-mini,pr-mini"
+
+
+def fid(
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="mini, xl2, g2, s2, b2, l2, a checkpoint folder, folder:DIR, or diffusers:REPO_OR_DIR."
+            " Default: mini.",
+            show_default=False,
+        ),
+    ] = None,
+    images: Annotated[
+        Path | None,
+        typer.Option(
+            help="Instead of a model: a folder of pictures, or a file that --features wrote.",
+            show_default=False,
+        ),
+    ] = None,
+    reference: Annotated[
+        str,
+        typer.Option(
+            help="A folder of pictures, a file that --save-reference wrote, or shapes: as many pictures of"
+            " the shapes world."
+        ),
+    ] = "shapes",
+    metrics: Annotated[
+        str | None,
+        typer.Option(
+            help="From fid, fid-infinity, kid, pr, clip-fid, fd-dinov2, cmmd, and on the bundled substitute"
+            f" fd-mini, fd-infinity-mini, kd-mini, pr-mini. Default: {FOR_SHAPES} against shapes, else"
+            f" {FOR_PHOTOGRAPHS}.",
+            show_default=False,
+        ),
+    ] = None,
+    mode: Annotated[
+        str, typer.Option(help=f"Resize and scale before Inception: {', '.join(MODES)}.")
+    ] = "clean",
+    compare_modes: Annotated[
+        bool, typer.Option("--compare-modes", help="FID of the same images under every mode.")
+    ] = False,
+    num_images: Annotated[
+        int | None, typer.Option(help="So many of the images, chosen by name.", show_default=False)
+    ] = None,
+    protocol: Annotated[
+        str | None,
+        typer.Option(
+            help=f"Prompts for the model. Default: {SHAPES} for mini, {COCO} for all others.",
+            show_default=False,
+        ),
+    ] = None,
+    captions: Annotated[
+        Path | None,
+        typer.Option(help=f"For {COCO}: captions_val2014.json of COCO.", show_default=False),
+    ] = None,
+    kid_subset_size: Annotated[int, typer.Option(help="1000 in the paper; others are other metrics.")] = 1000,
+    intervals: Annotated[
+        bool, typer.Option(help="95 % intervals of distances, by leaving tenths of the images out.")
+    ] = True,
+    features: Annotated[
+        Path | None, typer.Option(help="Keep the images' features in this .npz.", show_default=False)
+    ] = None,
+    save_reference: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write the reference's statistics to this .npz; without a model or images, do only that.",
+            show_default=False,
+        ),
+    ] = None,
+    models: Annotated[
+        Path | None, typer.Option(help="Folder of the extractors' networks.", show_default=False)
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Where results go.")] = Path("results"),
+    work: Annotated[Path, typer.Option(help="Where images and features are kept for resuming.")] = Path(
+        "runs/bench"
+    ),
+    checkpoint: Annotated[Path | None, typer.Option(help="Where the weights of a named model are.")] = None,
+    random_weights: Annotated[
+        bool, typer.Option("--random-weights", help="Run the model untrained, as a smoke test.")
+    ] = False,
+    num_inference_steps: Annotated[int | None, typer.Option(help="Denoising steps.")] = None,
+    guidance_scale: Annotated[float | None, typer.Option(help="1 is no guidance.")] = None,
+    sampler: Annotated[str | None, typer.Option(help="ddpm, ddim, dpmpp_2m, heun, unipc.")] = None,
+    image_size: Annotated[int | None, typer.Option(help="Pixels along a side.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images per pass on a GPU.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    allow_missing: Annotated[
+        bool, typer.Option("--allow-missing", help="Measure what is there; the result says so.")
+    ] = False,
+) -> None:
+    """Measure a set of images against a reference set: FID in four conventions, KID, CMMD and more.
+
+    Without options, on a fresh machine: the bundled model against the shapes world, in features of the
+    bundled autoencoder, which is no FID. The same command goes on where a killed run stopped; under torchrun
+    every process does its share.
+    """
+    if model is not None and images is not None:
+        raise ValueError("--model and --images exclude each other")
+    for name, value in (("num_inference_steps", num_inference_steps), ("batch_size", batch_size)):
+        if value is not None and value < 1:
+            raise ValueError(f"{name} must be >= 1, got {value}")
+    if mode not in MODES:
+        raise ValueError(f"unknown mode '{mode}'; known: {', '.join(MODES)}")
+    if images is not None and not images.exists():
+        raise UserError(f"no images '{images}': give a folder or a file that --features wrote")
+    if reference != "shapes" and not Path(reference).exists():
+        raise UserError(
+            f"no reference '{reference}': give a folder, a file that --save-reference wrote, or shapes"
+        )
+
+    from bench.commands.compbench import scoring_device
+    from bench.fid import Options, jobs
+
+    words = metrics or ("fid" if compare_modes else FOR_SHAPES if reference == "shapes" else FOR_PHOTOGRAPHS)
+    chosen = jobs([word.strip() for word in words.split(",")], MODES if compare_modes else (mode,))
+    if compare_modes and not any(job.spec.has_modes for job in chosen):
+        raise ValueError(f"--compare-modes needs a metric on Inception, such as fid, got {words}")
+    options = Options(kid_subset_size=kid_subset_size, intervals=intervals, allow_missing=allow_missing)
+
+    from bench.commands.progress import stage
+    from bench.fid_run import Places, run
+    from bench.fid_run import save_reference as save_only
+    from bench.fid_sources import reference_side
+    from bench.shard import Shard
+    from bench.systems import SystemOptions
+
+    shard = Shard.from_environment()
+    place = shard.device(device)
+    places = Places(
+        out=out,
+        cache=work / "features",
+        device=scoring_device(place),
+        models=models,
+        keep=features,
+        save=save_reference,
+    )
+    if save_reference is not None and model is None and images is None:
+        if reference == "shapes":
+            raise ValueError("--save-reference alone needs --reference DIR")
+        side = reference_side(reference, None)
+        seen = save_only(side, chosen, options, places=places, stage=stage, shard=shard)
+        shard.leave()
+        if seen is not None:
+            typer.echo(
+                f"{save_reference}: {seen.image_set.num_images} images, {', '.join(seen.image_set.sets)}"
+            )
+        return
+    system_options = SystemOptions(
+        device=place,
+        num_inference_steps=num_inference_steps,
+        guidance_scale=guidance_scale,
+        sampler=sampler,
+        batch_size=batch_size,
+        random_weights=random_weights,
+        checkpoint=checkpoint,
+        image_size=image_size,
+    )
+    measured, files = _measured(
+        model or "mini", images, system_options, protocol, captions, num_images, work=work, shard=shard
+    )
+    done = run(
+        measured,
+        reference_side(reference, measured, files=files),
+        chosen,
+        options,
+        places=places,
+        stage=stage,
+        shard=shard,
+    )
+    shard.leave()
+    if done is not None:
+        _show(done, compare_modes=compare_modes)
+
+
+def _measured(
+    model: str,
+    images: Path | None,
+    options: SystemOptions,
+    protocol: str | None,
+    captions: Path | None,
+    num_images: int | None,
+    *,
+    work: Path,
+    shard: Shard,
+) -> tuple[Measured, list[str] | None]:
+    """The images' side, and the names of the reference's files where the protocol says them."""
+    from bench.commands.compbench import default_protocol
+    from bench.commands.progress import stage
+    from bench.fid_sources import coco_protocol, measured_captions, measured_folder, measured_system
+    from bench.systems import check_system, parse_system
+
+    if images is not None:
+        for name, value in (("protocol", protocol), ("captions", captions)):
+            if value is not None:
+                raise ValueError(f"--{name} has no effect on --images")
+        options.refuse(
+            "--images",
+            *("num_inference_steps", "guidance_scale", "sampler", "batch_size"),
+            *("random_weights", "checkpoint", "image_size"),
+        )
+        return measured_folder(images, num_images), None
+    check_system(model)
+    name = protocol or (SHAPES if default_protocol(model) == SHAPES else COCO)
+    if name != COCO:
+        from bench.protocol import load_protocol
+
+        if captions is not None:
+            raise ValueError(f"--captions has no effect on {name}")
+        loaded = load_protocol(name)
+        system = parse_system(model, options)
+        return measured_system(system, loaded, num_images, work=work, stage=stage, shard=shard), None
+    if captions is None:
+        raise UserError(
+            f"{COCO} takes its prompts from a local copy of COCO: give --captions captions_val2014.json, or"
+            " another --protocol"
+        )
+    from bench.coco import read_captions
+
+    coco = coco_protocol(COCO)
+    chosen = read_captions(captions, coco)
+    system = parse_system(model, options)
+    side = measured_captions(system, coco, chosen, num_images, work=work, stage=stage, shard=shard)
+    return side, chosen.files
+
+
+def _number(value: float) -> str:
+    return f"{value:.4f}" if abs(value) >= 1 else f"{value:.4g}"
+
+
+def _show(done: Done, *, compare_modes: bool) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    from bench.commands.progress import wide_console
+    from bench.set_metrics.fid import label
+
+    result = done.result
+    console = wide_console()
+    title = f"{result.system.name} · {result.protocol} · {result.suite}"
+    table = Table(title=escape(title), title_justify="left")
+    table.add_column("metric", no_wrap=True)
+    table.add_column("value", justify="right")
+    table.add_column("95 %", justify="right", no_wrap=True)
+    if done.floor:
+        table.add_column("floor", justify="right")
+    if compare_modes:
+        table.add_column("to the first", justify="right")
+    table.add_column("resize" if compare_modes else "against", overflow="fold")
+    first = result.set_metrics[0].value
+    for metric in result.set_metrics:
+        low_high = "" if metric.interval is None else " to ".join(map(_number, metric.interval))
+        floor = [_number(done.floor[metric.name])] if done.floor else []
+        apart = [f"{metric.value / first - 1:+.1%}" if first else ""] if compare_modes else []
+        against = metric.reference
+        where = "" if against is None else f"{against.id}, {against.num_images} images"
+        about = metric.settings["resize"] if compare_modes else where
+        name = label(metric.name, metric.num_images)
+        cells = [name, _number(metric.value), low_high, *floor, *apart, about]
+        table.add_row(*(escape(str(cell)) for cell in cells))
+    console.print(table)
+    lines = [f"skipped: {each.metric}: {each.reason}" for each in result.skipped]
+    if done.floor:
+        lines.append("floor: the world drawn a second time against the reference, what a perfect system gets")
+    if result.missing:
+        lines.append(
+            f"{result.counts.missing} of {result.counts.expected} images missing: over survivors only"
+        )
+        lines += [f"  {each.file}: {each.reason}" for each in result.missing]
+    for line in [*done.notes, *lines]:
+        console.print(line, style="dim", markup=False, soft_wrap=True)
+    console.print(f"result: {done.folder / 'result.json'}", markup=False, soft_wrap=True)
