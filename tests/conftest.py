@@ -9,6 +9,8 @@ import pytest
 from gentron.torchvision_ops import prepare_torchvision
 from tests.tiny import make_tiny_checkpoint
 
+pytest_plugins = ["tests.parity"]
+
 prepare_torchvision()  # tests import transformers directly
 
 
