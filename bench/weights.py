@@ -291,7 +291,7 @@ def locate(id: str, models: Path | None = None, *, rehash: bool = False) -> Loca
         sha256 = _sha256(path)
     is_random = record is not None and record.random and record.sha256 == sha256
     if not is_random:
-        _check_hash(weight, path, sha256, None if record is None or record.random else record)
+        _check_hash(weight, path, sha256, record)
     if not is_known:
         _remember(folder, id, path, sha256, random=is_random, first=record, must_write=False)
     return Located(id, path, sha256, is_random)
@@ -323,12 +323,20 @@ def _check_hash(weight: WeightFile, path: Path, sha256: str, record: FileRecord 
             f"'{path}' is not the published file of '{weight.id}': expected a sha256 that begins with"
             f" {weight.sha256_prefix}, got {sha256}; {way_on}"
         )
-    if record is not None and sha256 != record.sha256:
+    is_pinned = weight.sha256 is not None or weight.sha256_prefix is not None
+    if record is None or sha256 == record.sha256 or (record.random and is_pinned):
+        return
+    if record.random:
         raise UserError(
-            f"'{path}' changed since it was recorded on {record.recorded}: expected sha256 {record.sha256},"
-            f" got {sha256}; put the old file back, or accept the new one with"
-            f" 'gentron-bench weights add {weight.id} FILE --replace'"
+            f"'{path}' was random weights and changed: expected sha256 {record.sha256}, got {sha256};"
+            f" if it is the published file now, say so with 'gentron-bench weights add {weight.id} {path}',"
+            " else delete it"
         )
+    raise UserError(
+        f"'{path}' changed since it was recorded on {record.recorded}: expected sha256 {record.sha256},"
+        f" got {sha256}; put the old file back, or accept the new one with"
+        f" 'gentron-bench weights add {weight.id} FILE --replace'"
+    )
 
 
 def _sha256(path: Path) -> str:

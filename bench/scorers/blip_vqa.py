@@ -487,7 +487,7 @@ def build(settings: dict[str, Any], context: Context) -> BlipVqaScorer:
     chosen = from_dict(Settings, settings, path=f"scorers.{NAME}")
     located = locate(chosen.weights, context.models)
     vocab = locate(VOCAB_ID, context.models)
-    phrases = phrase_source(context.phrases)
+    phrases = phrase_source(context.phrases, texts=[prompt.text for prompt in context.prompts])
     state, architecture = load_state(
         located.path, weights=chosen.weights, image_size=chosen.image_size, random=located.random
     )
