@@ -139,7 +139,8 @@ class PublishedRow:
     mean: float | None
     decimals: int
     """That the source gives, of the fraction."""
-    sources: tuple[str, ...]
+    paper: str
+    tables: tuple[str, ...]
     certainty: Certainty
     why: str
     editions: dict[str, str]
@@ -178,7 +179,7 @@ def studies(folder: Path | None = None) -> list[PublishedStudy]:
 def rows_for(protocol: str, folder: Path | None = None) -> list[PublishedRow]:
     """The rows that may stand beside results of this protocol, and no others.
 
-    A row that two tables share is given once, with both as its sources.
+    A row that two tables share is given once, with the names of both.
     """
     found: dict[tuple[Any, ...], PublishedRow] = {}
     for table in tables(folder):
@@ -188,7 +189,7 @@ def rows_for(protocol: str, folder: Path | None = None) -> list[PublishedRow]:
             ready = _ready(table, row, protocol)
             key = (row.system, *sorted(ready.scores.items()))
             known = found.get(key)
-            found[key] = replace(known, sources=known.sources + ready.sources) if known else ready
+            found[key] = replace(known, tables=known.tables + ready.tables) if known else ready
     return list(found.values())
 
 
@@ -201,7 +202,8 @@ def _ready(table: PublishedTable, row: Row, protocol: str) -> PublishedRow:
         scores={category: round(value / scale, 6) for category, value in row.values.items()},
         mean=None if row.mean is None else round(row.mean / scale, 6),
         decimals=4,  # percent with two decimals, fractions with four: the same
-        sources=(f"{table.paper.authors}, {table.paper.venue}, {table.paper.id}: {table.table}",),
+        paper=f"{table.paper.authors}, {table.paper.venue}, {table.paper.id}",
+        tables=(table.table,),
         certainty=table.evaluator.certainty,
         why=table.evaluator.why,
         editions=table.prompts.editions,

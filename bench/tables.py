@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from bench.overview import Comparison, Entry, Overview, Section, Value
+from bench.entries import Entry, Value
+from bench.overview import Comparison, Overview, Section
 from bench.published import PublishedRow
 
 INTERVALS = "Mean and 95 % interval over prompts"
@@ -32,14 +33,18 @@ def published_label(row: PublishedRow) -> str:
 
 
 def sources(rows: Sequence[PublishedRow]) -> list[str]:
-    """Each source once, with its evaluator and how sure that is."""
-    lines = {}
+    """Where published rows are from, how sure their evaluator is, and what else differs; each said once."""
+    tables: dict[str, dict[str, None]] = {}
     for row in rows:
-        sure = "" if row.certainty == "certain" else f" ({row.certainty}: {row.why})"
-        lists = "".join(f"; {category} prompts: list {edition}" for category, edition in row.editions.items())
-        for source in row.sources:
-            lines[source] = f"{source}. Evaluator {row.protocol}{sure}{lists}."
-    return list(lines.values())
+        tables.setdefault(row.paper, {}).update(dict.fromkeys(row.tables))
+    lines = [f"{paper}: {'; '.join(names)}." for paper, names in tables.items()]
+    for row in rows:
+        if row.certainty != "certain":
+            lines.append(f"That they are of {row.protocol} is {row.certainty}, not certain. {row.why}")
+        lists = ", ".join(f"{category} {edition}" for category, edition in row.editions.items())
+        if lists:
+            lines.append(f"Prompt lists: {lists}.")
+    return list(dict.fromkeys(lines))
 
 
 def apart_text(comparison: Comparison) -> str:

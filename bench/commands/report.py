@@ -10,7 +10,7 @@ import typer
 from gentron.errors import UserError
 
 if TYPE_CHECKING:
-    from bench.overview import Loaded
+    from bench.entries import Loaded
 
 MAX_PICTURES = 20
 
@@ -52,8 +52,9 @@ def report(
     if not 0 <= pictures <= MAX_PICTURES:
         raise ValueError(f"pictures must be 0 to {MAX_PICTURES}, got {pictures}")
 
+    from bench.entries import load
     from bench.images import write_atomic
-    from bench.overview import load, overview
+    from bench.overview import overview
     from gentron.atomic import check_writable
 
     wanted = [path for path in (html, markdown, latex) if path]

@@ -10,6 +10,7 @@ from importlib.resources import files
 from string import Template
 from typing import TypeVar
 
+from bench.entries import Entry, Value, grouped, setting_text, show
 from bench.html_report.pictures import MAX_BYTES, Album, Shown, album, common, pick
 from bench.html_report.plots import Dot, Line, Point, bar, dot_plot, heat_map, line_plot
 from bench.html_report.tables import (
@@ -24,7 +25,8 @@ from bench.html_report.tables import (
     skipped_list,
     view_table,
 )
-from bench.overview import Comparison, Entry, History, Overview, Section, Sweep, Value, setting_text, show
+from bench.overview import Comparison, Overview, Section
+from bench.series import History, Sweep
 from bench.tables import all_flags, apart_text, interval_text, published_label
 
 MAX_ROWS = 40  # of a dot plot
@@ -202,12 +204,16 @@ def _said(label: str, value: Value) -> str:
 
 
 def _category_plots(comparison: Comparison) -> str:
-    names_ = [*comparison.categories, *([MEAN] if any(entry.mean for entry in comparison.entries) else [])]
-    ticks = any("chance" in m.views for entry in comparison.entries for m in entry.result.metrics)
+    entries = comparison.current
+    ticks = any("chance" in m.views for entry in entries for m in entry.result.metrics)
     note = "Dots are means, lines 95 % intervals; each panel has its own axis."
     note += " The small upright mark is the chance level." if ticks else ""
     note += " Hollow diamonds are published rows, not measured here." if comparison.published else ""
-    plots = [_figure(name, dot_plot(_dots(comparison, name), label=_plot_label(name))) for name in names_]
+    note += " Older runs of the same settings are under History." if comparison.histories else ""
+    plots = [
+        _figure(name, dot_plot(_dots(comparison, name), label=_plot_label(name)))
+        for name in _panels(comparison, entries)
+    ]
     return f'<p class="legend">{note}</p><div class="panels">{"".join(plots)}</div>'
 
 
@@ -216,21 +222,32 @@ def _plot_label(name: str) -> str:
 
 
 def _dots(comparison: Comparison, category: str) -> list[Dot | str]:
-    """Systems with several results under a heading; then published rows."""
+    """A dot a result, those of a system with several under its name; then published rows."""
     rows: list[Dot | str] = []
-    groups: dict[str, list[Entry]] = {}
-    for entry in comparison.entries[:MAX_ROWS]:
-        groups.setdefault(entry.system, []).append(entry)
-    for system, entries in groups.items():
+    for entries in grouped(comparison.current[:MAX_ROWS], lambda entry: entry.system):
         dots = [dot for entry in entries if (dot := _dot(entry, category, inside=len(entries) > 1))]
-        rows += [system, *dots] if dots and len(entries) > 1 else dots
-    published = []
-    for row in comparison.published:
-        mean = row.mean if category == MEAN else row.scores.get(category)
-        if mean is not None:
-            label = published_label(row)
-            published.append(Dot(label=label, mean=mean, hue=None, title=f"{label}: {mean:.4f}, published"))
-    return [*rows, "published", *published] if published else rows
+        rows += [entries[0].system, *dots] if dots and len(entries) > 1 else dots
+    return rows + _published_dots(comparison, category)
+
+
+def _published_dots(comparison: Comparison, category: str) -> list[Dot | str]:
+    """The same for papers' rows: systems with several rows first."""
+    groups = grouped(comparison.published, lambda row: row.system)
+    groups.sort(key=lambda group: len(group) == 1)
+    rows: list[Dot | str] = []
+    heading = ""
+    for group in groups:
+        for row in group:
+            mean = row.mean if category == MEAN else row.scores.get(category)
+            if mean is None:
+                continue
+            several = len(group) > 1
+            if heading != (heading := f"{row.system}, published" if several else "published"):
+                rows.append(heading)
+            label = " · ".join(row.settings.values()) if several else row.system
+            said = f"{published_label(row)}: {mean:.{row.decimals}f}, published"
+            rows.append(Dot(label=label, mean=mean, hue=None, title=said))
+    return rows
 
 
 def _dot(entry: Entry, category: str, *, inside: bool) -> Dot | None:
@@ -368,7 +385,8 @@ def _pictures(comparison: Comparison, wanted: int, budget: Budget) -> str:
     if wanted == 0:
         return '<p class="legend">None were asked for (<code>--pictures 0</code>).</p>'
     albums = [(entry, album(entry.found)) for entry in comparison.entries]
-    parts = [budget.spend(_beside(comparison, albums, wanted))]
+    current = [(entry, pictures) for entry, pictures in albums if entry in comparison.current]
+    parts = [budget.spend(_beside(comparison, current, wanted))]
     absent: dict[str, list[str]] = {}
     for entry, pictures in albums:
         if pictures.folder is None:
@@ -394,12 +412,16 @@ def _beside(comparison: Comparison, albums: Sequence[tuple[Entry, Album]], wante
     if len(here) < 2:
         return ""
     blocks = []
+    several = len({entry.system for entry, _ in here}) > 1
+    names = [entry.label if several else entry.detail or entry.system for entry, _ in here]
     for category in comparison.categories:
         of = [(_lines(entry, category), pictures) for entry, pictures in here]
         rows = common(of, wanted)
-        strips = "".join(_strip(row, [entry for entry, _ in here]) for row in rows)
-        blocks.append(f"<h5>{e(category)}</h5>{strips}" if strips else "")
-    if not any(blocks):
+        strips = "".join(_strip(row, [entry for entry, _ in here], names) for row in rows)
+        if strips:
+            opened = "" if blocks else " open"
+            blocks.append(f'<details class="part"{opened}><summary>{e(category)}</summary>{strips}</details>')
+    if not blocks:
         return ""
     legend = f"{count(wanted, 'prompt')} a category, drawn without a look at the scores."
     if len(here) < len(all_here):
@@ -421,8 +443,12 @@ def _lines(entry: Entry, category: str) -> list:
     return [line for line in entry.found.scores or [] if line.category == category]
 
 
-def _strip(row: Sequence[Shown], entries: Sequence[Entry]) -> str:
-    cells = [_picture(shown, heading=entry) for shown, entry in zip(row, entries, strict=True)]
+def _strip(row: Sequence[Shown], entries: Sequence[Entry], names: Sequence[str]) -> str:
+    heads = [
+        f'<p class="who" title="{e(entry.label)}"><i class="swatch h{entry.hue % 8}"></i>{e(name)}</p>'
+        for entry, name in zip(entries, names, strict=True)
+    ]
+    cells = [_picture(shown, head=head) for shown, head in zip(row, heads, strict=True)]
     return (
         f'<p class="prompt">{e(row[0].line.prompt)}</p><div class="strip" tabindex="0">{"".join(cells)}</div>'
     )
@@ -449,18 +475,14 @@ def _group(name: str, shown: Sequence[Shown]) -> str:
     return f'<div class="group"><h6>{e(name)}</h6><div class="pictures">{inside}</div></div>'
 
 
-def _picture(shown: Shown, heading: Entry | None = None) -> str:
-    """The picture, and below it the score, the prompt and the reason."""
+def _picture(shown: Shown, head: str = "") -> str:
+    """The picture, and below it the score, the prompt and the reason. head: stands above, for the prompt."""
     line, picture = shown.line, shown.picture
     kind = ' class="small"' if max(picture.width, picture.height) < 160 else ""
-    above = ""
-    if heading:
-        name = heading.detail or heading.system
-        above = f'<p class="who"><i class="swatch h{heading.hue % 8}"></i>{e(name)}</p>'
     chance = "" if line.chance is None else f'<span class="level">chance {line.chance:.2f}</span>'
-    prompt = "" if heading else f'<p class="prompt">{e(line.prompt)}</p>'
+    prompt = "" if head else f'<p class="prompt">{e(line.prompt)}</p>'
     return (
-        f'<figure class="picture">{above}<img{kind} src="{picture.uri}" width="{picture.width}"'
+        f'<figure class="picture">{head}<img{kind} src="{picture.uri}" width="{picture.width}"'
         f' height="{picture.height}" alt="{e(line.prompt)}" loading="lazy">{bar(line.score, line.chance)}'
         f'<figcaption><p class="score"><b>{_score(line.score)}</b>{chance}</p>{prompt}'
         f'<p class="reason" title="{e(line.reason)}">{e(line.reason)}</p></figcaption></figure>'

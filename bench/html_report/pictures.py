@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench.overview import Found
+from bench.entries import Found
 from bench.results import ScoreLine
 
 MAX_SIDE = 256  # pixels of an embedded picture

@@ -101,6 +101,14 @@ def cut(text: str, letters: int) -> str:
     return text if len(text) <= letters else text[: max(1, letters - 1)].rstrip() + "…"
 
 
+def cut_inside(text: str, letters: int) -> str:
+    """Both ends of a long text: what tells two labels apart is at the end as often as not."""
+    if len(text) <= letters:
+        return text
+    half = (letters - 1) // 2
+    return f"{text[: letters - 1 - half].rstrip()}…{text[-half:].lstrip()}"
+
+
 def _tag(name: str, content: str | None = None, **attributes: float | str | None) -> str:
     """An element; class_ and text_anchor become class and text-anchor, None is left out."""
     words = [name]
@@ -126,7 +134,8 @@ def _hue(hue: int | None) -> str:
 
 # ---- dots ------------------------------------------------------------------------------------------------
 
-ROW, LABEL, VALUE, FOOT = 22.0, 128.0, 44.0, 22.0
+ROW, LABEL, VALUE, FOOT = 22.0, 140.0, 44.0, 22.0
+LETTERS = 21  # that fit into LABEL in a wide font
 
 
 def dot_plot(rows: Sequence[Dot | str], *, label: str) -> str:
@@ -154,7 +163,7 @@ def dot_plot(rows: Sequence[Dot | str], *, label: str) -> str:
 
 def _dot_row(dot: Dot, y: float, place) -> str:
     inside = [_tag("title", escape(dot.title))] if dot.title else []
-    inside.append(_text(cut(dot.label, 23), LABEL, y + 4, "name", "end"))
+    inside.append(_text(cut_inside(dot.label, LETTERS), LABEL, y + 4, "name", "end"))
     if dot.tick is not None:
         x = place(dot.tick)
         inside.append(_tag("line", x1=x, x2=x, y1=y - 5, y2=y + 5, class_="chance"))
@@ -215,7 +224,7 @@ def _x_ticks(ticks: Sequence[tuple[float, str]], place, bottom: float) -> list[s
     """Tick texts that do not touch: one that would is left out."""
     parts, last = [], -math.inf
     for x, text in ticks:
-        half = len(text) * 3.1
+        half = len(text) * 3.4  # of a wide font
         at = place(x)
         parts.append(_tag("line", x1=at, x2=at, y1=bottom, y2=bottom + 4, class_="grid"))
         if at - half > last + 4:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from html import escape
 
 from bench.aggregate import MetricValue
-from bench.overview import Comparison, Entry, SetGroup, Value, show
+from bench.entries import Entry, Value, show
+from bench.overview import Comparison, SetGroup
 from bench.tables import (
     MARKS,
     interval_text,

@@ -164,7 +164,8 @@ def write_made(
     for prompt in prompts if pictures else ():
         assert pictures is not None
         data, file = made_picture(prompt, hue), f"images/{prompt.id}_00.png"
-        write_atomic(pictures / file, data)
+        (pictures / "images").mkdir(parents=True, exist_ok=True)
+        (pictures / file).write_bytes(data)
         record = ImageRecord(prompt_id=prompt.id, sample=0, seed=7, file=file, sha256=sha256(data))
         append_row(pictures / MANIFEST, to_dict(record))
     return folder / "result.json"

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from bench.entries import load
 from bench.html_report.page import page
-from bench.overview import load, overview
+from bench.overview import overview
 from bench.protocol import protocol_names, read_config
 from bench.published import (
     PublishedTable,
@@ -59,9 +60,9 @@ def test_old_and_new_evaluator_are_never_mixed() -> None:
     assert rows_for("compbench-shapes_v1") == []
 
 
-def test_a_row_of_two_tables_is_given_once_with_both_sources() -> None:
+def test_a_row_of_two_tables_is_given_once_with_the_names_of_both() -> None:
     (row,) = [r for r in rows_for(OLD) if r.system == "GenTron-G/2"]
-    assert len(row.sources) == 2
+    assert len(row.tables) == 2
     assert row.scores["color"] == 0.7674 and row.mean == 0.4999
 
 
