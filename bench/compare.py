@@ -9,6 +9,7 @@ import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from scipy import special
@@ -28,7 +29,7 @@ from bench.statistics import (
 from gentron.errors import UserError
 
 SCHEMA_VERSION = 1
-LOWER_IS_BETTER = ("fid", "fd", "kid", "cmmd", "clip_fid", "fvd")  # first words of names of set metrics
+LOWER_IS_BETTER = ("fid", "fd", "kid", "kd", "cmmd", "clip_fid", "fvd")  # first words of names of set metrics
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,6 +55,8 @@ class Effect:
     identical: bool
     note: str
     differences: np.ndarray | None
+    freedom: int | None = None
+    """Of stderr, where it is a jackknife's."""
     resamples: int = RESAMPLES
 
     def intervals(self, levels: Sequence[float], *, seed: int = 0) -> list[tuple[float, float]] | None:
@@ -64,9 +67,9 @@ class Effect:
             if len(self.differences) < 2:
                 return None
             return intervals(self.differences, levels, resamples=self.resamples, seed=seed)
-        if self.stderr is None:
+        if self.stderr is None or self.freedom is None:
             return None
-        reaches = [float(special.ndtri((1 + level) / 2)) * self.stderr for level in levels]
+        reaches = [float(special.stdtrit(self.freedom, (1 + level) / 2)) * self.stderr for level in levels]
         return [(self.difference - reach, self.difference + reach) for reach in reaches]
 
 
@@ -163,17 +166,24 @@ def measured(evidence: Evidence) -> list[str]:
 
 
 def effect(
-    baseline: Evidence, candidate: Evidence, metric: str, *, resamples: int = RESAMPLES, seed: int = 0
+    baseline: Evidence,
+    candidate: Evidence,
+    metric: str,
+    *,
+    references: Sequence[Path] = (),
+    resamples: int = RESAMPLES,
+    seed: int = 0,
 ) -> Effect:
-    """The effect of a metric that both have and that may be compared."""
+    """The effect of a metric that both have and that may be compared.
+
+    references: files of `fid --save-reference`, which set metrics are judged with.
+    """
     if metric in baseline.lines:
         pairs = pair(baseline.lines[metric], candidate.lines[metric])
         return category_effect(metric, pairs, resamples=resamples, seed=seed)
     from bench.set_compare import set_effect
 
-    sides = [next(m for m in e.result.set_metrics if m.name == metric) for e in (baseline, candidate)]
-    folders = [e.path.parent for e in (baseline, candidate)]
-    return set_effect(sides[0], sides[1], folders[0], folders[1], seed=seed)
+    return set_effect(metric, baseline, candidate, references)
 
 
 # ---- the comparison --------------------------------------------------------------------------------------
@@ -297,6 +307,7 @@ def compare(
     family: Sequence[str] | None = None,
     alpha: float = ALPHA,
     top: int = 10,
+    references: Sequence[Path] = (),
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Comparison:
@@ -324,7 +335,9 @@ def compare(
         except NotComparable as error:
             refused.append(f"{name}: {error}")
             continue
-        effects[name] = effect(baseline, candidate, name, resamples=resamples, seed=seed)
+        effects[name] = effect(
+            baseline, candidate, name, references=references, resamples=resamples, seed=seed
+        )
     # a member that was not measured keeps its place: the family is what was declared
     adjusted = holm({name: _p(effects.get(name)) for name in chosen})
     return Comparison(

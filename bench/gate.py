@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
+from scipy import special
 
 from bench.band import Band, check_band, read_band
 from bench.baselines import NoBaseline, check_listed, find_baseline
@@ -23,6 +24,7 @@ from bench.compare import Effect, Side, check_family, effect, measured, side, wh
 from bench.evidence import Evidence, NoResult, load
 from bench.statistics import (
     ALPHA,
+    POWER,
     detectable_drop,
     holm,
     holm_levels,
@@ -235,10 +237,12 @@ def _member(
 ) -> MetricVerdict:
     ends = found.intervals([1 - alpha, level, first_level], seed=seed)
     drop = None
-    if ends and found.differences is not None:
-        # what a drop in this metric alone has to pass: Holm's first step
+    if ends:  # what a drop in this metric alone has to pass: Holm's first step
         reach = ends[2][1] - found.difference
-        drop = detectable_drop(found.differences, reach, tolerance=allowed.value)
+        if found.differences is not None:
+            drop = detectable_drop(found.differences, reach, tolerance=allowed.value)
+        elif found.stderr is not None and found.freedom is not None:
+            drop = max(reach, allowed.value) + float(special.stdtrit(found.freedom, POWER)) * found.stderr
     verdict, reason = _decide(found, allowed.value, ends, alpha=alpha, p_holm=p_holm)
     return _row(
         found,
@@ -265,14 +269,15 @@ def _decide(
     if not ends or found.p is None:
         return INCONCLUSIVE, found.note or "the difference has no interval"
     gain, low, high = _gains(found, ends)
-    beyond = f"the tolerance of {tolerance:.3g}"
+    loss = "a drop" if found.higher_is_better else "a rise"
+    beyond = f"beyond the tolerance of {tolerance:.3g}"
     if low > -tolerance:
-        return PASS, f"a drop beyond {beyond} is excluded"
+        return PASS, f"{loss} {beyond} is excluded"
     if gain < -tolerance and p_holm <= alpha and high < 0:
-        return REGRESSION, f"a drop of {-gain:.3f}, beyond {beyond}, Holm p {p_holm:.2g}"
+        return REGRESSION, f"{loss} of {-gain:.3f}, {beyond}, Holm p {p_holm:.2g}"
     if gain < -tolerance:
-        return INCONCLUSIVE, f"a drop of {-gain:.3f}, beyond {beyond}, may be chance (Holm p {p_holm:.2g})"
-    return INCONCLUSIVE, f"a drop beyond {beyond} cannot be excluded{_enough(found, tolerance, alpha)}"
+        return INCONCLUSIVE, f"{loss} of {-gain:.3f}, {beyond}, may be chance (Holm p {p_holm:.2g})"
+    return INCONCLUSIVE, f"{loss} {beyond} cannot be excluded{_enough(found, tolerance, alpha)}"
 
 
 def _gains(found: Effect, ends: list[tuple[float, float]]) -> tuple[float, float, float]:
@@ -335,6 +340,7 @@ class Inputs:
 
     baseline: None for the one that baselines.yaml lists for the candidate's protocol and `system`.
     system: the name it is listed under; None for the candidate's own.
+    references: files of `fid --save-reference`, which set metrics are judged with.
     """
 
     candidate: Path
@@ -342,6 +348,7 @@ class Inputs:
     baselines: Path
     system: str | None = None
     band: Path | None = None
+    references: tuple[Path, ...] = ()
 
 
 def gate(inputs: Inputs, config: GateConfig, *, seed: int = 0) -> GateReport:
@@ -362,7 +369,7 @@ def gate(inputs: Inputs, config: GateConfig, *, seed: int = 0) -> GateReport:
         reason = f"no baseline: {baseline.path} has no measured metric"
         return _stop(NOT_COMPARABLE, reason, config, candidate, baseline)
     try:
-        return _gate(baseline, candidate, config, band, seed)
+        return _gate(baseline, candidate, config, band, inputs.references, seed)
     except NotComparable as error:
         return _stop(NOT_COMPARABLE, str(error), config, candidate, baseline)
 
@@ -377,7 +384,12 @@ def _baseline(inputs: Inputs, candidate: Evidence) -> Evidence:
 
 
 def _gate(
-    baseline: Evidence, candidate: Evidence, config: GateConfig, band: Band | None, seed: int
+    baseline: Evidence,
+    candidate: Evidence,
+    config: GateConfig,
+    band: Band | None,
+    references: Sequence[Path],
+    seed: int,
 ) -> GateReport:
     require_comparable(baseline, candidate, [])  # the protocol first: another one has other metrics
     check_family(config.family, baseline, candidate)
@@ -395,7 +407,7 @@ def _gate(
             continue
         try:
             require_comparable(baseline, candidate, [name])
-            effects[name] = effect(baseline, candidate, name, seed=seed)
+            effects[name] = effect(baseline, candidate, name, references=references, seed=seed)
         except NotComparable as error:  # of what is shown beside the family; the family was checked
             remarks.append(f"{name} is not shown: {error}")
     if band is not None:

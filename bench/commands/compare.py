@@ -27,6 +27,10 @@ def compare(
     ] = None,
     top: Annotated[int, typer.Option(help="Prompts that moved most to show.", min=0, max=10_000)] = 10,
     alpha: Annotated[float, typer.Option(help="Level of the tests.")] = 0.05,
+    reference: Annotated[
+        list[Path] | None,
+        typer.Option(help="File of fid --save-reference, to judge distances by. Repeatable."),
+    ] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write it all to this file.")] = None,
     seed: Annotated[int, typer.Option(help="Of the resampling.", min=0, max=2**32 - 1)] = 0,
 ) -> None:
@@ -43,7 +47,9 @@ def compare(
     chosen = split_names(family)
     sides = load(baseline), load(candidate)
     try:
-        found = compare_results(*sides, family=chosen, alpha=alpha, top=top, seed=seed)
+        found = compare_results(
+            *sides, family=chosen, alpha=alpha, top=top, references=reference or [], seed=seed
+        )
     except NotComparable as error:
         typer.echo(f"not comparable: {error}", err=True)
         raise typer.Exit(NOT_COMPARABLE_EXIT) from None
@@ -102,7 +108,7 @@ def _table(found: Comparison) -> Table:
         "MDE",
         "prompts",
     ):
-        table.add_column(heading, justify="left" if heading == "metric" else "right")
+        table.add_column(heading, justify="left" if heading == "metric" else "right", overflow="fold")
     table.add_column("verdict")
     for delta in found.deltas:
         table.add_row(
@@ -114,7 +120,7 @@ def _table(found: Comparison) -> Table:
             small(delta.p),
             small(delta.p_holm),
             number(delta.minimum_detectable_effect),
-            str(delta.num_prompts),
+            str(delta.num_prompts or "-"),
             delta.verdict,
         )
     return table

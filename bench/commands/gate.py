@@ -41,6 +41,10 @@ def gate(
         float | None, typer.Option(help="Level of the whole gate. Default: 0.05.", show_default=False)
     ] = None,
     band: Annotated[Path | None, typer.Option(help="Tolerances that calibrate measured.")] = None,
+    reference: Annotated[
+        list[Path] | None,
+        typer.Option(help="File of fid --save-reference, to judge distances by. Repeatable."),
+    ] = None,
     junit: Annotated[Path | None, typer.Option(help="Write JUnit XML here.")] = None,
     summary: Annotated[
         Path | None,
@@ -64,7 +68,12 @@ def gate(
 
     settings, file_band = _settings(config, family, tolerance or [], alpha)
     inputs = Inputs(
-        candidate=candidate, baseline=baseline, baselines=baselines, system=system, band=band or file_band
+        candidate=candidate,
+        baseline=baseline,
+        baselines=baselines,
+        system=system,
+        band=band or file_band,
+        references=tuple(reference or ()),
     )
     report = judge_results(inputs, settings, seed=seed)
     _write(report, junit, json_file, summary)
@@ -140,7 +149,8 @@ def _table(report: GateReport) -> Table:
 
     table = Table(title=escape(f"gate: {report.verdict}"), title_justify="left")
     for heading in headings(report):
-        table.add_column(heading, justify="left" if heading in ("metric", "verdict") else "right")
+        justify = "left" if heading in ("metric", "verdict") else "right"
+        table.add_column(heading, justify=justify, overflow="fold")
     for metric in report.metrics:
         table.add_row(*(escape(cell) for cell in cells(metric)))
     return table
