@@ -2,38 +2,36 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
-
-import typer
-
+from bench.commands.accept import accept
+from bench.commands.calibrate import calibrate
+from bench.commands.clipscore import clipscore
+from bench.commands.compare import compare
 from bench.commands.compbench import compbench, list_
+from bench.commands.fid import fid
+from bench.commands.gate import gate
+from bench.commands.humaneval import app as humaneval_app
 from bench.commands.judge import judge
 from bench.commands.prompts import prompts_app
+from bench.commands.report import report
 from bench.commands.weights import weights_app
 from gentron.console import make_app, run_app
-from gentron.errors import UserError
 
 app = make_app("gentron-bench: measures GenTron and any other text-to-image system.")
 
+# in the order of the help: measure, judge the measure, keep a model from falling, show, fetch
 app.command()(compbench)
+app.command()(fid)
+app.command()(clipscore)
+app.add_typer(humaneval_app, name="humaneval")
+app.command()(compare)
+app.command()(gate)
+app.command()(calibrate)
+app.command()(accept)
+app.command()(report)
 app.command(name="list")(list_)
 app.command()(judge)
-app.add_typer(weights_app, name="weights")
 app.add_typer(prompts_app, name="prompts")
-
-
-@app.command()
-def report(results: Annotated[Path, typer.Option(help="Folder of results.")] = Path("results")) -> None:
-    """Write README.md with a table of all results."""
-    from bench.images import write_atomic
-    from bench.report import find_results, markdown
-
-    found = find_results(results)
-    if not found:
-        raise UserError(f"no results in '{results}': expected <protocol>/<system>/<run>/result.json")
-    write_atomic(results / "README.md", markdown(found, results).encode())
-    typer.echo(f"{results / 'README.md'}: {len(found)} results")
+app.add_typer(weights_app, name="weights")
 
 
 def main() -> None:

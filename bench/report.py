@@ -86,7 +86,9 @@ def notes(result: Result) -> list[str]:
             " against other prompts; extra objects: share of pictures with more objects than asked; relation: its"
             " grade where both objects were found."
         )
-    lines += [f"{skipped.metric} skipped: {skipped.reason}" for skipped in result.skipped]
+    for reason in dict.fromkeys(skipped.reason for skipped in result.skipped):
+        names = ", ".join(skipped.metric for skipped in result.skipped if skipped.reason == reason)
+        lines.append(f"{names} skipped: {reason}")
     lines += warnings(result)
     return lines
 
@@ -104,9 +106,13 @@ def warnings(result: Result) -> list[str]:
         lines.append(f"first {result.limit} prompts of each category only: not the full protocol.")
     for category, edition in result.editions.items():
         lines.append(f"{category}: prompt list {edition}.")
-    sources = {str(s.settings["phrases"]) for s in result.scorers.values() if "phrases" in s.settings}
-    if sources:
-        lines.append(f"noun phrases: {', '.join(sorted(sources))}.")
+    phrases = [scorer.settings.get("phrases") for scorer in result.scorers.values()]
+    sources = {str(found["source"]) for found in phrases if isinstance(found, dict)}
+    if sources - {"frozen"}:
+        lines.append(
+            f"noun phrases by {', '.join(sorted(sources))}: comparable only with results of the same source"
+            " (docs/phrases.md)."
+        )
     return lines
 
 
