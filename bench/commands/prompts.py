@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from gentron.console import make_app
+from gentron.errors import UserError
 
 prompts_app = make_app("Prompt lists of other benchmarks: fetch them, look at them, parse them.")
 
@@ -69,6 +70,92 @@ def show(
         if source is not None:
             line.append(" | ".join(source.parse(prompt.text).chunks))
         typer.echo("\t".join(line))
+
+
+@prompts_app.command()
+def parse(
+    name: Annotated[str, typer.Argument(help="A prompt set that is fetched.")] = "t2i-compbench",
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Default: GENTRON_PHRASES, or beside the prompt sets.", show_default=False),
+    ] = None,
+    python: Annotated[
+        Path | None,
+        typer.Option(help="Python of the environment that has spaCy; this one if none.", show_default=False),
+    ] = None,
+    text: Annotated[
+        list[Path] | None,
+        typer.Option(help="Files with further prompts, one a line.", show_default=False),
+    ] = None,
+    any_version: Annotated[
+        bool, typer.Option("--any-version", help="Take another spaCy; the table and every result say so.")
+    ] = False,
+) -> None:
+    """Freeze spaCy's noun phrases of all prompts into a table, so that scores need no spaCy."""
+    import sys
+
+    from bench.phrases.frozen import Table, table_path
+    from bench.phrases.spacy import check_pinned, parse_with
+    from gentron.atomic import check_writable
+
+    texts = _all_texts(name, text or [])
+    path = table_path() if out is None else out
+    check_writable(path)
+    made_with, parses = parse_with(Path(sys.executable) if python is None else python, texts)
+    check_pinned(made_with, any_version=any_version)
+    table = Table(made_with, dict(zip(texts, parses, strict=True)))
+    table.write(path)
+    made = f"spaCy {made_with['spacy']}, {made_with['model']} {made_with['model_version']}"
+    typer.echo(f"{path}: {len(parses)} prompts, {made}, sha256 {table.sha256[:16]}")
+
+
+def _all_texts(name: str, further: list[Path]) -> list[str]:
+    """Distinct prompts of all lists and editions that are there, then of the files."""
+    from bench.prompt_sets import find_prompt_set, load_list, prompt_set, split_lines
+
+    folder = find_prompt_set(name)
+    texts = [
+        prompt.text
+        for category, editions in prompt_set(name).lists.items()
+        for edition, file in editions.items()
+        if (folder / file).is_file()
+        for prompt in load_list(name, category, edition)
+    ]
+    for path in further:
+        texts += [line for line in split_lines(path.read_bytes()) if line]
+    if not texts:
+        raise UserError(f"{name} holds no lists to parse; parse t2i-compbench, or give --text FILE")
+    return list(dict.fromkeys(texts))
+
+
+@prompts_app.command()
+def measure(
+    phrases: Annotated[
+        str, typer.Option(help="The source to measure: auto, frozen, spacy, rules.")
+    ] = "rules",
+    against: Annotated[
+        str | None, typer.Option(help="Also compare with this source.", show_default=False)
+    ] = None,
+    golden: Annotated[
+        Path | None, typer.Option(help="Folder with tokens.json and by_hand.json.", show_default=False)
+    ] = None,
+    into: Annotated[
+        Path | None, typer.Option(help="Write between the marks in this page.", show_default=False)
+    ] = None,
+) -> None:
+    """How often a source of noun phrases agrees with what is known of T2I-CompBench's prompts."""
+    from bench.phrases import phrase_source
+    from bench.phrases.measure import markdown, write_between_marks
+    from bench.phrases.measure import measure as measure_source
+
+    source = phrase_source(phrases)
+    other = None if against is None else phrase_source(against)
+    table = markdown(measure_source(source, golden=golden, against=other))
+    if into is not None:
+        write_between_marks(into, table)
+        typer.echo(f"{into}: written")
+    else:
+        typer.echo(table)
 
 
 def _show_files(name: str) -> None:

@@ -50,8 +50,8 @@ def phrase_source(
 ) -> PhraseSource:
     """The one source of a run.
 
-    kind: "frozen", "spacy", "rules"; or "auto", the first of them that can answer here: a frozen table if there
-    is one that holds all of `texts`, spaCy if it is the pinned one, else the rules.
+    kind: "frozen", "spacy", "rules"; or "auto", the first of them that can answer here: a frozen table if it
+    is there and holds all of `texts`, spaCy if it is the pinned one, else the rules.
     table: the frozen table, if not where `bench.phrases.frozen.table_path` says.
     texts: all that will be asked: a frozen table without one of them is refused at once.
     """

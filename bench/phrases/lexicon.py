@@ -27,6 +27,7 @@ POS = {
     "modal": "AUX",
     "adp": "ADP",
     "adv": "ADV",
+    "deg": "ADV",  # freshly, between an article and what it grades
     "not": "PART",
     "pron": "PRON",
     "rel": "PRON",  # who, which, that
@@ -156,6 +157,7 @@ def _add_class(forms: dict[str, Costs], word: str, letter: str, cost: float) -> 
 
 # ending -> tags with costs; the first that fits
 ENDINGS: list[tuple[str, Costs]] = [
+    (r"..fish$", {"noun": 0}),
     (r"..ly$", {"adv": 0, "adj": 1.5}),
     (r"(?:tion|sion|ment|ness|ship|ance|ence|ism|ist|ity|hood|dom|age|ure|logy|graphy)s?$", {"noun": 0}),
     (
@@ -170,7 +172,7 @@ ENDINGS: list[tuple[str, Costs]] = [
     (r"([b-df-hj-np-tvwxz])\1y$|[lmnrstd]ky$|spy$|vy$|thy$", {"adj": 0.2, "noun": 0.8}),
     (r"..ing$", {"ing": 0, "noun": 0.7, "adj": 1}),
     (r"...ed$", {"past": 0.2, "part": 0.1, "adj": 0.6}),
-    (r"en$", {"noun": 0.2, "adj": 0.6, "part": 0.8}),
+    (r"en$", {"noun": 0, "adj": 0.9, "part": 0.9}),
     (r"", {"noun": 0, "adj": 1.5, "base": 2, "pres": 2}),
 ]
 NUMBER = re.compile(r"[\d.,:/]*\d[\d.,:/]*(?:st|nd|rd|th)?")
@@ -189,13 +191,22 @@ def costs(word: str, *, first: bool) -> Costs:
     if not any(letter.isalnum() for letter in word):
         return {"comma": 0} if word in (",", ";") else {"end": 0} if word in ("!", "?", ".") else {"mark": 0}
     known = open_classes().get(lower)
-    found = dict(known) if known else next(dict(c) for ending, c in ENDINGS if re.search(ending, lower))
+    found = dict(known or _from_ending(lower))
     if word[0].isupper() and not first:
         known_cost = {"adj": 0.3, "noun": 0.8}
         return {"name": 0} | {t: c + (known_cost.get(t, 1.5) if known else 1.5) for t, c in found.items()}
     if word[0].isupper() and not known:
         found.setdefault("name", 0.4)
     return _with_weaker(found)
+
+
+def _from_ending(lower: str) -> Costs:
+    if lower.endswith("y") and not lower.endswith(("ly", "ry")):
+        stem = lower[:-1]
+        stems = {stem, stem + "e"} | ({stem[:-1]} if stem[-1:] == stem[-2:-1] else set())
+        if len(stem) > 2 and any({"noun", "base"} & set(open_classes().get(form, ())) for form in stems):
+            return {"adj": 0, "noun": 0.8}  # reedy, shady, muddy
+    return next(found for ending, found in ENDINGS if re.search(ending, lower))
 
 
 def _with_weaker(found: Costs) -> Costs:
@@ -205,8 +216,6 @@ def _with_weaker(found: Costs) -> Costs:
         found.setdefault("adj", found["ing"] + 1.1)
     if "part" in found:
         found.setdefault("adj", found["part"] + 1.2)
-    elif "adj" in found:
-        found.setdefault("noun", found["adj"] + 2)  # the rich
     for tag in ("base", "pres"):
         if tag in found:
             found.setdefault("noun", found[tag] + 1.7)  # a help, thanks

@@ -16,19 +16,20 @@ from importlib.resources import files
 from typing import Any, NamedTuple
 
 from bench.phrases import Parse, Token
-from bench.phrases.lexicon import BE_AFTER, POS, Costs, costs
+from bench.phrases.lexicon import BE_AFTER, POS, Costs, closed_classes, costs
 from bench.phrases.tokens import tokenize
 
 VERSION = 1
 OWN_FILES = ("tokens.py", "words.txt", "lexicon.txt", "lexicon.py", "grammar.txt", "rules.py")
 
-NO_FINITE_VERB = 2.0  # a sentence that ends in a full stop and has no verb with a tense
+NO_FINITE_VERB = 0.7  # a sentence that ends in a full stop and has no verb with a tense
 VERB_IN_TITLE = 0.6  # a verb without ending in a text without full stop: "a soda can" rather than "can"
 SINGULAR_WITH_BASE = 1.5  # the dog play
 PLURAL_WITH_PRES = 1.0  # the dogs plays
 PLURAL_BEFORE_NOUN = 0.8  # watching people walk: rather not a "people walk"
 GERUND_AFTER = frozenset("by for of about after before at on without".split())  # skilled at making things
-PARALLEL = -0.6  # is looking at a rainbow and feeling: -ing again behind "and" or a comma
+RICH = 0.9  # an adjective as a noun: the rich
+PARALLEL = -1.0  # is looking at a rainbow and feeling: -ing again behind "and" or a comma
 PLURALS = frozenset("people men women children mice geese feet teeth sheep fish deer".split())
 FINITE = frozenset(["past", "pres", "base", "be", "have", "do", "modal"])
 
@@ -109,11 +110,30 @@ def _set_costs(sequence: list[Unit]) -> None:
             unit.costs = {"pron": 0} if before == "let" else {"be": 0}
         elif lower in ("'", "’") and not before.endswith(("s", "x", "z")):
             unit.costs = {"mark": 0}  # a quotation mark; behind a plural it owns
+        elif _opens_phrase(sequence, place - 1) and unit.costs.get("adv", 9) < unit.costs.get("adj", 9):
+            unit.costs = {**unit.costs, "deg": 0.0}
         elif lower == "to":
             verbs = [c for tag, c in costs(after, first=False).items() if tag in BASES] if after else []
-            unit.costs = {"adp": 0.6, "to": 0.1 * min(verbs)} if verbs else {"adp": 0}
+            from_to = any(earlier.word.lower() == "from" for earlier in sequence[:place])  # from tree to tree
+            unit.costs = {"adp": 0.6 if from_to else 1.3, "to": 0.1 * min(verbs)} if verbs else {"adp": 0}
         elif lower == "next":
             unit.costs = {"adv": 0} if after == "to" else {"adj": 0}
+    for place, unit in enumerate(sequence[1:], 1):
+        if _stands_as_noun(sequence, place):
+            unit.costs = {**unit.costs, "noun": unit.costs["adj"] + RICH}
+
+
+def _opens_phrase(sequence: list[Unit], place: int) -> bool:
+    return place >= 0 and not {"det", "poss"}.isdisjoint(sequence[place].costs)
+
+
+def _stands_as_noun(sequence: list[Unit], place: int) -> bool:
+    """An adjective that an article opens and no noun follows: the rich, but not: the soft sprinkles."""
+    here = sequence[place]
+    after = sequence[place + 1].costs if place + 1 < len(sequence) else {}
+    alone = {"noun", "name", "adj", "part", "ing", "num"}.isdisjoint(after)
+    is_open = "noun" not in here.costs and here.word.lower() not in closed_classes()
+    return alone and is_open and "adj" in here.costs and _opens_phrase(sequence, place - 1)
 
 
 def _compound_costs(unit: Unit) -> Costs:
@@ -244,7 +264,7 @@ def _chunk_end(sequence: list[Unit], start: int) -> int | None:
     while place < len(tags) and tags[place] in ("det", "poss"):
         place += 1
     led = place > start or _may_describe(sequence, start)
-    end = _noun_end(tags, place, led=led)
+    end = _noun_end(tags, place, led=led, opened=place > start)
     while (
         end is not None and end < len(tags) and tags[end] == "clitic"
     ):  # the phrase goes on behind an owner's 's
@@ -265,10 +285,10 @@ def _may_describe(sequence: list[Unit], place: int) -> bool:
     return before.tag == "end" or (before.tag == "conj" and sequence[place].tag == "part")
 
 
-def _noun_end(tags: list[str], place: int, *, led: bool) -> int | None:
+def _noun_end(tags: list[str], place: int, *, led: bool, opened: bool = False) -> int | None:
     """End of the run of describing words and nouns from `place` on; None if there is no noun in it.
 
-    led: participles and adverbs can describe the noun.
+    led: participles and adverbs can describe the noun.   opened: a determiner stands before: there is a noun.
     """
     end: int | None = None
     while place < len(tags):
@@ -276,32 +296,34 @@ def _noun_end(tags: list[str], place: int, *, led: bool) -> int | None:
         if tag in NOMINAL or (end is not None and tag == "num" and tags[end - 1] == "name"):
             end = place + 1
         elif end is not None:
-            break
+            if tag != "adj" or after not in (["noun"], ["name"]):  # the gold compact mirror
+                break
         elif tag in ("adj", "num"):
             led = True
         elif tag in ("part", "ing"):
             if not led:
                 break
-        elif tag == "adv":
-            if not (after in (["adj"], ["num"]) or (led and after in (["part"], ["ing"], ["adv"]))):
+        elif tag in ("adv", "deg"):
+            if not (after in (["adj"], ["num"]) or (led and after in (["part"], ["ing"], ["adv"], ["deg"]))):
                 break
-        elif not (tag in ("comma", "conj", "mark") and place > 0 and _joins_adjectives(tags, place)):
+        elif not (tag in ("comma", "conj", "mark") and place > 0 and _joins_adjectives(tags, place, opened)):
             break
         place += 1
     return end
 
 
-def _joins_adjectives(tags: list[str], place: int) -> bool:
-    """black and white cat; smooth, white columns; twisted, gnarled roots."""
+def _joins_adjectives(tags: list[str], place: int, opened: bool) -> bool:
+    """black and white cat; smooth, white columns; the sharp, steel blades."""
     describing = ("adj", "part", "ing", "num")
     if tags[place - 1] not in describing:
         return False
     after = place + 1
     if tags[place] == "comma" and tags[after : after + 1] == ["conj"]:
         after += 1
-    while tags[after : after + 1] == ["adv"]:
+    while tags[after : after + 1] in (["adv"], ["deg"]):
         after += 1
-    return tags[after : after + 1] != [] and tags[after] in describing
+    following = tags[after] if after < len(tags) else ""
+    return following in describing or (opened and tags[place] == "comma" and following in NOMINAL)
 
 
 # ---- the source ------------------------------------------------------------------------------------------
