@@ -2,9 +2,9 @@
 
 python tests/golden/phrases/treebank.py en_ewt-ud-test.conllu en_gum-ud-test.conllu   (Universal Dependencies)
 
-Only sentences that our tokeniser cuts as the treebank does are counted. A noun phrase of the treebank is
-made as spaCy makes its chunks: a noun, proper noun or pronoun that is no modifier of another, from the first of its
-describing words on; adverbs in front of an article are left out.
+Only sentences that our tokeniser cuts as the treebank does are counted. A noun phrase of the treebank is made
+as spaCy makes its chunks: a noun, proper noun or pronoun that is no modifier of another, from the first word
+that describes it on; adverbs in front of an article are left out.
 """
 
 from __future__ import annotations
