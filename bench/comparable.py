@@ -131,6 +131,8 @@ def notes(baseline: Evidence, candidate: Evidence) -> list[str]:
     """What a reader must know beside a comparison; the flags of both come first."""
     found = [f"{side}: {flag}" for side, e in _sides(baseline, candidate) for flag in e.flags]
     a, b = baseline.result, candidate.result
+    if baseline.sha256 == candidate.sha256:
+        found.append("baseline and candidate are the same result")
     if a.limit is not None:
         found.append(f"first {a.limit} prompts of each category only: not the full protocol")
     for what, one, other in (

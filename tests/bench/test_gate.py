@@ -187,6 +187,7 @@ def test_pass(base: Path) -> None:
     done = gate("--baseline", base, "--candidate", base)
     assert done.exit_code == 0, done.output
     assert "pass: 2 of 2 metrics within tolerance" in done.stdout
+    assert "baseline and candidate are the same result" in done.stdout
 
 
 def test_identical_pictures_pass_at_any_tolerance(base: Path) -> None:
