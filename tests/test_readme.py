@@ -12,7 +12,10 @@ from bench.cli import app as bench_app
 from gentron.cli import app as gentron_app
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", "gentron/weights/mini/README.md")
+DOCUMENTS = (
+    *("README.md", "CONTRIBUTING.md", "gentron/weights/mini/README.md"),
+    *sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("docs/*.md")),
+)
 PROGRAMS = {"gentron": gentron_app, "gentron-bench": bench_app}
 
 
