@@ -593,3 +593,11 @@ def test_the_same_question_has_the_same_answer(base: Path, tmp_path: Path) -> No
     for name in ("1.json", "2.json"):
         gate("--baseline", base, "--candidate", other, "--json", name)
     assert Path("1.json").read_bytes() == Path("2.json").read_bytes()
+
+
+def test_the_committed_baselines_are_what_was_accepted() -> None:
+    listed = Path(__file__).resolve().parents[2] / "results" / "baselines.yaml"
+    found = [(p, name) for p, systems in read_baselines(listed).items() for name in systems]
+    assert ("compbench-shapes_v1", "mini") in found
+    for protocol, name in found:
+        assert load(find_baseline(listed, protocol, name)).result.protocol == protocol
