@@ -19,7 +19,7 @@ def report(
     places: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="[RESULTS]...",
+            metavar="RESULTS",
             help="Results: result.json files, their folders, or folders of results. Default: --results.",
             show_default=False,
         ),
@@ -46,8 +46,7 @@ def report(
 ) -> None:
     """Show results: tables with intervals, plots, sweeps, history, pictures and papers' rows.
 
-    Without --html, --markdown and --latex: README.md in the folder of results, or, if RESULTS are named,
-    Markdown on standard output.
+    Without --html, --markdown, --latex: README.md in the folder, or Markdown on stdout for named RESULTS.
     """
     if not 0 <= pictures <= MAX_PICTURES:
         raise ValueError(f"pictures must be 0 to {MAX_PICTURES}, got {pictures}")

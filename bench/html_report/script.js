@@ -36,8 +36,4 @@
   };
   addEventListener("hashchange", reveal);
   reveal();
-  // Paper shows everything.
-  addEventListener("beforeprint", () => {
-    for (const each of document.querySelectorAll("details")) each.open = true;
-  });
 })();
