@@ -6,7 +6,7 @@ from xml.sax.saxutils import escape
 
 from bench.humaneval.analyse import Analysis, QuestionResult, Reference, Share, Summary
 
-WIN, DRAW, LOSE = "#2b6a99", "#c9c9c9", "#c8762c"  # apart also in grey and for the colour-blind
+WIN, DRAW, LOSE = "#2b6a99", "#c9c9c9", "#a85a17"  # apart also in grey and for the colour-blind
 WIDTH, LABELS, BAR, GAP, TOP = 860, 210, 34, 30, 74
 
 
@@ -154,6 +154,9 @@ def svg(analysis: Analysis) -> str:
     for place, (name, what, shares, summary) in enumerate(rows):
         parts += _bar(TOP + place * (BAR + GAP), name, what, shares, summary)
     parts += _axis(height - 34)
+    parts.append(
+        f'<text x="20" y="{height - 21}" fill="#666" font-size="11.5">thin lines: 95 % intervals</text>'
+    )
     return "\n".join([*parts, "</svg>"]) + "\n"
 
 
@@ -168,7 +171,7 @@ def _legend(analysis: Analysis) -> list[str]:
     parts = [f'<text x="20" y="26" font-size="16" font-weight="600">{escape(_short(title, 96))}</text>']
     place = LABELS
     for color, label in ((WIN, f"{analysis.a} wins"), (DRAW, "draw"), (LOSE, f"{analysis.b} wins")):
-        label = _short(label, 34)
+        label = _short(label, 26)
         parts.append(f'<rect x="{place}" y="42" width="12" height="12" fill="{color}"/>')
         parts.append(f'<text x="{place + 18}" y="53">{escape(label)}</text>')
         place += 40 + 7.2 * len(label)
@@ -200,8 +203,8 @@ def _bar(
             )
         start += share
     if summary is not None:
-        parts += _whisker(y + BAR + 7, summary.win.interval, mirrored=False)
-        parts += _whisker(y + BAR + 7, summary.lose.interval, mirrored=True)
+        parts += _whisker(y + BAR + 6, summary.win.interval, mirrored=False)
+        parts += _whisker(y + BAR + 15, summary.lose.interval, mirrored=True)
     return parts
 
 
@@ -211,7 +214,7 @@ def _whisker(y: float, interval: tuple[float, float] | None, *, mirrored: bool) 
         return []
     low, high = interval if not mirrored else (1 - interval[1], 1 - interval[0])
     color, x1, x2 = (LOSE if mirrored else WIN), _x(low), _x(high)
-    ends = "".join(f'<path d="M{x:.1f} {y - 4}v8" />' for x in (x1, x2))
+    ends = "".join(f'<path d="M{x:.1f} {y - 3}v6" />' for x in (x1, x2))
     return [f'<g stroke="{color}" stroke-width="2" fill="none"><path d="M{x1:.1f} {y}H{x2:.1f}"/>{ends}</g>']
 
 

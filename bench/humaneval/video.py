@@ -44,7 +44,7 @@ def read_video(path: Path) -> tuple[bytes, VideoFacts]:
             return _clean_mp4(data)
         if data[:4] == b"\x1a\x45\xdf\xa3":
             return _clean_webm(data)
-    except (IndexError, StopIteration, ZeroDivisionError, OverflowError) as error:
+    except (LookupError, StopIteration, ArithmeticError) as error:
         raise BadVideo("corrupt") from error
     raise BadVideo("neither MP4 nor WebM")
 
@@ -132,10 +132,10 @@ def _mp4_facts(data: bytearray, track: dict[bytes, tuple[int, int]]) -> VideoFac
     if not (mdhd and stsd and stts):
         raise BadVideo("corrupt")
     timescale = _int(data, mdhd + (20 if data[mdhd] == 1 else 12), 4)
-    entries = [
-        (_int(data, stts + 8 + 8 * k, 4), _int(data, stts + 12 + 8 * k, 4))
-        for k in range(_int(data, stts + 4, 4))
-    ]
+    count = _int(data, stts + 4, 4)
+    if stts + 8 + 8 * count > track[b"stts"][1]:  # a damaged count could be billions
+        raise BadVideo("corrupt")
+    entries = [(_int(data, stts + 8 + 8 * k, 4), _int(data, stts + 12 + 8 * k, 4)) for k in range(count)]
     frames = sum(count for count, _ in entries)
     ticks = sum(count * delta for count, delta in entries)
     entry = stsd + 8  # the first sample entry: size, codec, 24 bytes, width, height
