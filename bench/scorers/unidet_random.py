@@ -16,11 +16,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.scorers.unidet_network import (
-    NUM_STAGES,
     R50,
     RS200,
     STAGE_WEIGHTS,
     Architecture,
+    BoxHead,
     BoxPredictor,
     UniDet,
     apply_deltas,
@@ -35,7 +35,7 @@ SMALL = {
     for name, sizes in (("r50", R50), ("rs200", RS200))
 }
 SIDE = 128  # of the pictures that a network is fitted to
-NUM_PICTURES = 6
+NUM_PICTURES = 5
 GROWTH = (
     0.8,
     0.3,
@@ -75,10 +75,18 @@ def random_network(sizes: Architecture, seed: int) -> UniDet:
     _bias(network.proposal_generator.rpn_head.anchor_deltas).view(-1, 4)[:, 2:] = GROWTH[0]
     for stage, weights in enumerate(STAGE_WEIGHTS):
         _bias(network.roi_heads.stage(stage)[1].bbox_pred)[2:] = GROWTH[1] * weights[2]
-    _fit_norms(network, _pictures(generator))
-    for stage in range(NUM_STAGES):
-        _fit_hidden(network, stage, _pictures(generator))
-        _choose_units(network.roi_heads.stage(stage)[1], generator)
+    pictures = _pictures(generator)
+    _fit_norms(network, pictures)
+    features = [network.features(picture) for picture in pictures]
+    boxes = [network.propose(levels, SIDE, SIDE) for levels in features]
+    for stage, weights in enumerate(STAGE_WEIGHTS):
+        head, predictor = network.roi_heads.stage(stage)
+        pooled = [pool(levels, some) for levels, some in zip(features, boxes, strict=True)]
+        _fit_hidden(head, torch.cat(pooled))
+        _choose_units(predictor, generator)
+        deltas = [predictor(head(some))[1] for some in pooled]
+        moved = [apply_deltas(move, some, weights) for move, some in zip(deltas, boxes, strict=True)]
+        boxes = [clip(some, SIDE, SIDE) for some in moved]
     return network.eval()
 
 
@@ -117,14 +125,12 @@ def _fit_norms(network: UniDet, pictures: Tensor) -> None:
     network.eval()
 
 
-def _fit_hidden(network: UniDet, stage: int, pictures: Tensor) -> None:
+def _fit_hidden(head: BoxHead, pooled: Tensor) -> None:
     """Make a stage's hidden layer of pairs of units, whose difference is between 0 and 1 in any picture.
 
     Each is on for about half of the boxes. So the share of classes that are found is bounded and does not
     depend on how like the fitted pictures another one is.
     """
-    head, _ = network.roi_heads.stage(stage)
-    pooled = torch.cat([_pooled(network, picture, stage) for picture in pictures])
     head.train()
     for layer in head.children():
         pooled = pooled if isinstance(layer, nn.Linear) else F.relu(layer(pooled))
@@ -135,7 +141,7 @@ def _fit_hidden(network: UniDet, stage: int, pictures: Tensor) -> None:
     weight, bias = head.fc1.weight[:half] * scale[:, None], 0.5 - drawn.median(0)[0] * scale
     head.fc1.weight[:] = torch.cat([weight, weight])
     head.fc1.bias[:] = torch.cat([bias, bias - 1])  # relu(z) - relu(z - 1)
-    if not network.sizes.split:
+    if hasattr(head, "fc2"):
         head.fc2.weight[:] = torch.eye(2 * half)
 
 
@@ -151,13 +157,3 @@ def _choose_units(predictor: BoxPredictor, generator: torch.Generator) -> None:
     predictor.cls_score.bias[:] = NEVER
     predictor.cls_score.bias[: len(NOUNS)] = strongest - STRENGTH * UNITS_OF_CLASS
     predictor.bbox_pred.weight[:] = torch.cat([moves, -moves], 1)
-
-
-def _pooled(network: UniDet, picture: Tensor, stage: int) -> Tensor:
-    """(N, C, 7, 7): what the boxes that come to this stage hold."""
-    features = network.features(picture)
-    boxes = network.propose(features, SIDE, SIDE)
-    for k in range(stage):
-        _, deltas = network.judge(k, features, boxes)
-        boxes = clip(apply_deltas(deltas, boxes, STAGE_WEIGHTS[k]), SIDE, SIDE)
-    return pool(features, boxes)
