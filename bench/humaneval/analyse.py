@@ -357,6 +357,9 @@ def _label(key: Key, side: str) -> str:
     system = key.systems[side]
     other = key.systems["b" if side == "a" else "a"]
     name = system.name if system.name != other.name else system.spec
+    if system.spec == other.spec:  # the same model with other settings
+        differ = [f"{k} {v}" for k, v in system.settings.items() if other.settings.get(k) != v]
+        name = ", ".join([system.name, *differ])
     return f"{name} (untrained)" if system.untrained else name
 
 

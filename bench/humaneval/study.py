@@ -123,6 +123,16 @@ class Study:
     """What will be computed, fixed before the first answer."""
     key_sha256: str
 
+    def __post_init__(self) -> None:
+        names = {question.name for question in self.questions}
+        if len({trial.id for trial in self.trials}) < len(self.trials):
+            raise ValueError("trials must have different ids")
+        for trial in self.trials:
+            if trial.question not in names or trial.rater not in self.raters:
+                raise ValueError(f"trial {trial.id} names an unknown question or rater")
+            if trial.text is not None and not 0 <= trial.text < len(self.texts):
+                raise ValueError(f"trial {trial.id} names text {trial.text} of {len(self.texts)}")
+
     def question(self, name: str) -> Question:
         return next(question for question in self.questions if question.name == name)
 

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import re
+import shlex
 import stat
 import xml.etree.ElementTree as ElementTree
 from collections import Counter, defaultdict
@@ -13,9 +14,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
 import yaml
 from PIL import Image
+from typer.core import TyperGroup
 
+from bench.commands.humaneval import app
 from bench.humaneval.design import place_all, rater_names
 from bench.humaneval.media import corrupt, png_chunks
 from bench.humaneval.platforms import as_html, protect, unprotect
@@ -422,3 +426,38 @@ def test_a_model_is_sampled_once_and_found_again(tiny_checkpoint: Path, tmp_path
     for path in (tmp_path / "study").rglob("*"):
         if path.is_file():
             assert not any(seed.encode() in path.read_bytes() for seed in seeds)
+
+
+def test_one_model_with_two_settings_is_named_by_what_differs(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    prompts = write_prompts(tmp_path / "prompts.txt", 2)
+    systems = ("--a", tiny_checkpoint, "--b", tiny_checkpoint, "--set-a", "num_inference_steps=2")
+    where = ("--prompts", prompts, "--out", tmp_path / "study", "--work", tmp_path / "w", "--device", "cpu")
+    done = humaneval("export", *systems, "--set-b", "num_inference_steps=3", *where, "--raters", 1)
+    assert done.exit_code == 0, done.output
+    assert humaneval("simulate", tmp_path / "study", "--out", tmp_path / "sim").exit_code == 0
+    assert humaneval("import", tmp_path / "study", *(tmp_path / "sim").iterdir()).exit_code == 0
+    assert humaneval("analyze", tmp_path / "study", "--allow-simulated").exit_code == 0
+    found = json.loads((tmp_path / "study-answers" / "analysis.json").read_text())
+    assert (found["a"], found["b"]) == tuple(f"checkpoint, num_inference_steps {k}" for k in (2, 3))
+
+
+# ---- the documentation -----------------------------------------------------------------------------------
+
+
+def documented() -> list[str]:
+    text = (Path(__file__).parents[2] / "docs" / "humaneval.md").read_text("utf-8")
+    blocks = re.findall(r"```bash\n(.*?)```", text, re.S)
+    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    return [line for line in lines if line.startswith("gentron-bench humaneval")]
+
+
+@pytest.mark.parametrize("line", documented())
+def test_a_documented_command_parses(line: str) -> None:
+    name, *words = shlex.split(line)[2:]
+    group = typer.main.get_command(app)
+    assert isinstance(group, TyperGroup)
+    group.commands[name].make_context(name, words)
+
+
+def test_the_documentation_shows_every_command() -> None:
+    assert {shlex.split(line)[2] for line in documented()} == {"export", "import", "analyze", "simulate"}
