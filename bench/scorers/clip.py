@@ -391,7 +391,7 @@ def build(settings: dict[str, Any], context: Context) -> ClipScorer:
     if read.complex:
         from bench.phrases import phrase_source
 
-        phrases = phrase_source(context.phrases)
+        phrases = phrase_source(context.phrases, texts=[prompt.text for prompt in context.prompts])
     return ClipScorer(load_clip(located, device=context.device), read, located, phrases)
 
 

@@ -258,30 +258,27 @@ def build(settings: dict[str, Any], context: Context) -> NumeracyScorer:
     )
 
 
+# words that the official prompts count, and that random detectors find
 _EVERYDAY = (
-    ("dog", "dogs"),
-    ("cat", "cats"),
-    ("bird", "birds"),
-    ("horse", "horses"),
-    ("sheep", "sheep"),
-    ("car", "cars"),
-    ("boat", "boats"),
-    ("chair", "chairs"),
-    ("knife", "knives"),
-    ("cup", "cups"),
-    ("bottle", "bottles"),
-    ("book", "books"),
-    ("clock", "clocks"),
-    ("banana", "bananas"),
-    ("balloon", "balloons"),
-    ("person", "people"),
-)
+    "dog cat bird horse pig cow rabbit frog turtle giraffe chicken bee butterfly car train bicycle airplane"
+    " boat chair sofa table desk couch lamp clock vase bowl cup plate phone book suitcase bag backpack candle"
+    " balloon key boy girl"
+).split()
+_IRREGULAR = {
+    "butterfly": "butterflies",
+    "couch": "couches",
+    "sheep": "sheep",
+    "fish": "fish",
+    "man": "men",
+}
 
 
 def random_weights(id: str, path: Path, *, seed: int) -> None:
     """A short list of objects in the form of new_objects.txt, in an order drawn from the seed."""
     if id != OBJECTS_ID:
         raise ValueError(f"numeracy has no weights '{id}'; known: {OBJECTS_ID}")
-    rows = random.Random(seed).sample(_EVERYDAY, len(_EVERYDAY))
+    names = dict.fromkeys([*_EVERYDAY, *_IRREGULAR])
+    rows = [f"{name} - {_IRREGULAR.get(name, f'{name}s')}\n" for name in names]
+    random.Random(seed).shuffle(rows)
     with atomic_file(path) as temporary:
-        temporary.write_text("".join(f"{one} - {many}\n" for one, many in rows), "utf-8")
+        temporary.write_text("".join(rows), "utf-8")

@@ -221,5 +221,5 @@ def build(settings: dict[str, Any], context: Context) -> SpatialScorer:
     from bench.scorers.unidet import build_detector
 
     read = from_dict(Settings, settings)
-    phrases = phrase_source(context.phrases)
+    phrases = phrase_source(context.phrases, texts=[prompt.text for prompt in context.prompts])
     return SpatialScorer(read, build_detector(read.detector, context), phrases)

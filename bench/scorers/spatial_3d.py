@@ -157,6 +157,6 @@ def build(settings: dict[str, Any], context: Context) -> Spatial3dScorer:
     from bench.weights import locate
 
     read = from_dict(Settings, settings)
-    phrases = phrase_source(context.phrases)
+    phrases = phrase_source(context.phrases, texts=[prompt.text for prompt in context.prompts])
     locate("dpt-hybrid", context.models)  # before the detector loads
     return Spatial3dScorer(build_detector(read.detector, context), build_depth(read.depth, context), phrases)

@@ -167,7 +167,7 @@ def _labels_of(nouns: Sequence[str]) -> list[str]:
 
 
 def template(seed: int, relations: Sequence[str]) -> list[Case]:
-    """`a X <relation> a Y`, as in the spatial lists."""
+    """`a X <relation> a Y`, as in the spatial lists; words of the relation may be nouns too."""
     rng = np.random.RandomState(seed)
     made = []
     for _ in range(COUNT):
@@ -176,7 +176,7 @@ def template(seed: int, relations: Sequence[str]) -> list[Case]:
         words = (
             Word("a", "DET"),
             Word(x, "NOUN"),
-            *[Word(w, "ADP") for w in relation.split()],
+            *[Word(w, "NOUN" if rng.rand() < 0.2 else "ADP") for w in relation.split()],
             Word("a", "DET"),
             Word(y, "NOUN"),
         )
