@@ -128,7 +128,11 @@ def import_(
     ],
     as_: Annotated[
         str | None,
-        typer.Option("--as", help="Rater's name, where two people took one code.", show_default=False),
+        typer.Option(
+            "--as",
+            help="Rater's name, where two people took one code or a platform mixed them.",
+            show_default=False,
+        ),
     ] = None,
     log: Annotated[
         Path | None,

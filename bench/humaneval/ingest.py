@@ -96,7 +96,8 @@ def import_answers(
 ) -> Imported:
     """Check all files, then add what is new to `log`.
 
-    rename: the rater's name for all answers, where a second person took the code of the first.
+    rename: the rater's name for all answers, where a second person took the code of the first, or where a
+    platform gave trials to whom it liked.
     """
     reader = Reader(study, study_sha256, rename)
     arriving = [answer for path in files for answer in reader.read(path)]
@@ -213,7 +214,7 @@ class Reader:
         """A checked answer from the fields of any source."""
         code = self._code(row["trial"], row["choice"])
         answer = self.check(Answer(**{**row, "choice": code}), where)
-        if from_page:
+        if from_page and self._rename is None:
             if answer.rater not in self._study.raters:
                 known = ", ".join(self._study.raters[:6])
                 raise UserError(f"{where}: unknown rater {answer.rater[:40]!r}; known: {known}")

@@ -238,6 +238,15 @@ def test_label_studios_short_form_is_the_same(place: Path) -> None:
     assert "0 added, 2 kept" in bring(place, write_json(place / "min.json", short)).stdout
 
 
+def test_a_platforms_mixture_of_trials_comes_in_under_a_name(place: Path) -> None:
+    study, digest, _ = opened(place)
+    choices = {trial.id: "left" for trial in study.trials[::7]}  # of all three raters
+    path = write_json(place / "mixed.json", page_answers(study, digest, "annotator", choices))
+    refused(bring(place, path), "unknown rater 'annotator'")
+    assert f"{len(choices)} added" in bring(place, path, "--as", "annotator").stdout
+    assert {answer.rater for answer in read_log(log_of(place))} == {"annotator"}
+
+
 # ---- what is refused: one line, and the log stays as it was -----------------------------------------------
 
 
