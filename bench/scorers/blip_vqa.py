@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -232,7 +232,9 @@ def _read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]
     try:
         if is_torch:
             data = torch.load(path, map_location="cpu", weights_only=True)
-            state, architecture = (data.get("model", data), data.get("architecture"))
+            if not isinstance(data, dict):
+                data = {"model": data}
+            state, architecture = data.get("model", data), data.get("architecture")
         else:
             from safetensors import safe_open
 
@@ -240,7 +242,7 @@ def _read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]
                 state = {name: file.get_tensor(name) for name in file.keys()}
                 carried = (file.metadata() or {}).get("architecture")
             architecture = json.loads(carried) if carried is not None else None
-    except OSError:
+    except (FileNotFoundError, PermissionError):
         raise
     except Exception as error:  # zip, pickle and safetensors have each their own for a broken file
         raise UserError(
@@ -398,7 +400,7 @@ class BlipVqa:
     def __init__(
         self,
         network: BlipForQuestionAnswering,
-        tokenizer: QuestionTokenizer,
+        tokenizer: Callable[[str], list[int]],
         image_size: int,
         device: str = "cpu",
     ) -> None:

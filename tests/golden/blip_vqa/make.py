@@ -12,13 +12,11 @@ by bench.scorers.blip_vqa.random_state, as the tests draw them again; only answe
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import platform
 import sys
 import tempfile
 import types
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -30,58 +28,24 @@ from PIL import Image
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parents[2]))
 
-from bench.scorers.blip_vqa import BASE, SMALL, VOCAB_ID, random_state, random_weights  # noqa: E402
-from gentron.torchvision_ops import prepare_torchvision  # noqa: E402
-
-SEED = 5
-IMAGE_SIZE = 480
-
-QUESTIONS = (
-    "a green bench?",
-    "a blue bowl?",
-    "The Fluffy Dog?",
-    "the left?",
-    "it?",
-    "a wooden, rectangular table - with the cat's book?",
-    "a clock that reads 11:44. (yes!)?",
-    "an oval coffee table and an oval rug and the red vase of a very very very old silver metallic chair?",
-    "a café naïve Ünïcode 日本 bench\u00a0bag?",
-    " two  spaces?",
-    "leather leather leather leather leather leather leather leather?",
-    "!!!",
-    "",
-    " ".join(["red"] * 60) + "?",
+from bench.scorers.blip_vqa import (  # noqa: E402
+    BASE,
+    SMALL,
+    VOCAB_ID,
+    Architecture,
+    random_state,
+    random_weights,
 )
-FULL_QUESTIONS = QUESTIONS[:3] + QUESTIONS[5:8]
-
-
-def pictures() -> dict[str, np.ndarray]:
-    """(H, W, 3) uint8 of several forms: soft blobs, noise, a grey ramp, one pixel, one colour."""
-    rng = np.random.RandomState(SEED)
-
-    def blobs(height: int, width: int) -> np.ndarray:
-        coarse = rng.randint(0, 256, (5, 7, 3)).astype(np.uint8)
-        return np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BILINEAR))
-
-    ramp = np.repeat(np.linspace(0, 255, 90).astype(np.uint8)[:, None], 60, 1)
-    return {
-        "blobs_512x512": blobs(512, 512),
-        "blobs_97x333": blobs(97, 333),
-        "blobs_480x480": blobs(480, 480),
-        "noise_640x360": rng.randint(0, 256, (640, 360, 3)).astype(np.uint8),
-        "grey_90x60": np.repeat(ramp[:, :, None], 3, 2),
-        "pixel_1x1": np.array([[[200, 30, 90]]], np.uint8),
-        "red_32x32": np.full((32, 32, 3), (255, 0, 0), np.uint8),
-    }
-
-
-def state_digest(state: dict[str, torch.Tensor]) -> str:
-    """To tell weights drawn otherwise from a network that answers otherwise."""
-    digest = hashlib.sha256()
-    for name, tensor in state.items():
-        digest.update(name.encode())
-        digest.update(tensor.numpy().tobytes())
-    return digest.hexdigest()
+from gentron.torchvision_ops import prepare_torchvision  # noqa: E402
+from tests.golden.blip_vqa.cases import (  # noqa: E402
+    FULL_PICTURES,
+    FULL_QUESTIONS,
+    IMAGE_SIZE,
+    QUESTIONS,
+    SEED,
+    pictures,
+    state_digest,
+)
 
 
 def _stub(name: str, **members: Any) -> None:
@@ -90,10 +54,14 @@ def _stub(name: str, **members: Any) -> None:
     sys.modules[name] = module
 
 
-@contextmanager
-def original(repository: Path, vocab: Path, architecture: Any, med_config: Path) -> Any:
-    """The original modules: (BLIP_VQA, create_dataset), their vision tower and vocabulary taken from here."""
-    # training only: memory saving, and augmentation (needs OpenCV)
+def load_original(
+    repository: Path, vocab: Path, architecture: Architecture, checkpoint: Path, scratch: Path
+) -> tuple[Any, Any]:
+    """The original's model, with the checkpoint that the original's loader reads, and its create_dataset.
+
+    Its vision tower is made smaller where the architecture is, and its vocabulary is a file here.
+    """
+    # for training only: memory saving, and augmentation (needs OpenCV)
     _stub("fairscale")
     _stub("fairscale.nn")
     _stub("fairscale.nn.checkpoint")
@@ -105,7 +73,7 @@ def original(repository: Path, vocab: Path, architecture: Any, med_config: Path)
     from models import blip, blip_vqa, vit  # pyright: ignore[reportMissingImports]
     from transformers import BertTokenizer
 
-    # the hub's name of the vocabulary; what is done with the tokenizer stays the original's
+    # in place of the hub's; what is done with the tokenizer stays the original's
     local = BertTokenizer(str(vocab), do_lower_case=True)
     blip.BertTokenizer = types.SimpleNamespace(from_pretrained=lambda name: local)
     if architecture != BASE:
@@ -131,20 +99,12 @@ def original(repository: Path, vocab: Path, architecture: Any, med_config: Path)
         "encoder_width": architecture.hidden_size,
         "max_position_embeddings": architecture.max_positions,
     }
+    med_config = scratch / "med_config.json"
     med_config.write_text(json.dumps(config | sizes))
-    yield blip_vqa, original_data.create_dataset
-
-
-def load_original(repository: Path, vocab: Path, architecture: Any, checkpoint: Path, scratch: Path) -> Any:
-    """(model, create_dataset) of the original, the checkpoint loaded by the original's loader."""
-    with original(repository, vocab, architecture, scratch / "med_config.json") as (module, create_dataset):
-        model = module.blip_vqa(
-            pretrained=str(checkpoint),
-            image_size=IMAGE_SIZE,
-            vit="base",
-            med_config=str(scratch / "med_config.json"),
-        )
-    return model.eval(), create_dataset
+    model = blip_vqa.blip_vqa(
+        pretrained=str(checkpoint), image_size=IMAGE_SIZE, vit="base", med_config=str(med_config)
+    )
+    return model.eval(), original_data.create_dataset
 
 
 @torch.no_grad()
@@ -185,11 +145,14 @@ def answers(
 
 
 def products() -> list[dict[str, Any]]:
-    """The original's product of an image's answers (BLIP_vqa.py), its arithmetic in torch."""
+    """The original's product of an image's answers (BLIP_vqa.py), its arithmetic in torch.
+
+    Most are chosen so that double precision would be rounded to another answer.
+    """
     rng = np.random.RandomState(SEED)
     cases = []
-    for count in (1, 2, 3, 8, 8, 8, 8, 8):
-        values = 1 - rng.random_sample(count) ** 3
+    while len(cases) < 12:
+        values = np.round(rng.random_sample(rng.randint(1, 9)), rng.randint(2, 6))
         strings = [f"{value:.4f}" for value in torch.tensor(values, dtype=torch.float32)]
         reward = torch.ones(1, 8)
         for i, text in enumerate(strings):
@@ -197,7 +160,10 @@ def products() -> list[dict[str, Any]]:
         final = reward[:, 0]
         for i in range(1, 8):
             final *= reward[:, i]
-        cases.append({"values": values.tolist(), "answer": f"{final[0].item():.4f}"})
+        answer = f"{final[0].item():.4f}"
+        exact = f"{np.prod([float(text) for text in strings]):.4f}"
+        if answer != exact or len(cases) < 4:
+            cases.append({"values": values.tolist(), "answer": answer, "in_double": exact})
     return cases
 
 
@@ -215,7 +181,7 @@ def main() -> None:
     architecture = BASE if arguments.full else SMALL
     images, questions = pictures(), QUESTIONS
     if arguments.full:
-        images = {name: images[name] for name in ("blobs_512x512", "noise_640x360", "pixel_1x1")}
+        images = {name: images[name] for name in FULL_PICTURES}
         questions = FULL_QUESTIONS
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
@@ -228,6 +194,14 @@ def main() -> None:
         model, create_dataset = load_original(
             arguments.repository, vocab, architecture, scratch / "random.pth", scratch
         )
+        theirs = {
+            name: list(tensor.shape)
+            for name, tensor in model.state_dict().items()
+            if not name.endswith("position_ids")
+        }
+        assert theirs == {
+            name: list(tensor.shape) for name, tensor in state.items()
+        }  # its loader would not say
         found = answers(model, create_dataset, images, questions, scratch)
     result = {
         "command": f"python make.py T2I-COMPBENCH {'VOCAB --full' if arguments.full else '-'}",
@@ -241,6 +215,8 @@ def main() -> None:
         "architecture": asdict(architecture),
         "seed": SEED,
         "state_sha256": state_digest(state),
+        "num_tensors": len(theirs),
+        "num_parameters": sum(parameter.numel() for parameter in model.parameters()),
         "questions": questions,
         **found,
         **({} if arguments.full else {"products": products()}),
