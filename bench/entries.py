@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeVar
 
 from bench.aggregate import MetricValue, interval
 from bench.evidence import RESULT, SCORES, check_agreement
-from bench.results import Result, ScoreLine, read_result, read_scores
+from bench.results import Result, ScoreLine, phrase_sources, read_result, read_scores
 from gentron.errors import UserError
 
 T = TypeVar("T")
@@ -233,9 +233,7 @@ def flags(result: Result) -> tuple[Flag, ...]:
     found += [Flag(f"{c}: {e}", f"{c}: prompt list {e}", "note") for c, e in result.editions.items()]
     found += [
         Flag(f"phrases {name}", f"noun phrases by {name}", "note")
-        for name in sorted(
-            {str(s.settings["phrases"]) for s in result.scorers.values() if "phrases" in s.settings}
-        )
+        for name in phrase_sources(result)
         if name != "frozen"
     ]
     if result.provenance.dirty:

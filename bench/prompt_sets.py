@@ -24,6 +24,7 @@ from gentron.errors import UserError
 
 ENVIRONMENT = "GENTRON_PROMPTS"
 COMPBENCH, PARTIPROMPTS = "t2i-compbench", "partiprompts"
+PARTIPROMPTS_FILE = "PartiPrompts.tsv"
 CURRENT, PRE_2025_09 = "current", "pre-2025-09"
 SEEN, UNSEEN = "seen", "unseen"
 NUM_SEEN = 200  # of 300: what T2I-CompBench publishes as *_val_seen.txt, the rest as *_val_unseen.txt
@@ -195,7 +196,7 @@ _T2I_LISTS = {
 
 _PARTI_COLUMNS = ("Prompt", "Category", "Challenge", "Note")
 _PARTI_FILE = PromptFile(
-    name="PartiPrompts.tsv",
+    name=PARTIPROMPTS_FILE,
     url="https://raw.githubusercontent.com/google-research/parti/5a657978134374ce28973948331b319adef164bd/PartiPrompts.tsv",
     num_lines=1633,  # with the line of column names
     sha256="fab29e41bb512a169b56acab4cf2a41dcb675e285df2efcde6640c7dd3c440eb",
@@ -387,17 +388,20 @@ def load_partiprompts(path: Path | None = None) -> list[PartiPrompt]:
     path: a table of the same columns, taken as it is; by default the fetched one, as pinned.
     """
     if path is None:
-        lines = read_file(PARTIPROMPTS, _PARTI_FILE.name)
-    else:
-        lines = split_lines(path.read_bytes())
+        return parse_partiprompts(read_file(PARTIPROMPTS, PARTIPROMPTS_FILE), PARTIPROMPTS_FILE)
+    return parse_partiprompts(split_lines(path.read_bytes()), str(path))
+
+
+def parse_partiprompts(lines: list[str], where: str) -> list[PartiPrompt]:
+    """The rows of a table; UserError that names `where` unless its columns are those of PartiPrompts."""
     # quotation marks are part of the prompts, not of the format
     rows = [tuple(line.split("\t")) for line in lines]
     if not rows or rows[0] != _PARTI_COLUMNS:
-        got = ", ".join(rows[0]) if rows else "an empty file"
-        raise UserError(f"{path}: columns must be {', '.join(_PARTI_COLUMNS)}, got {got}")
+        got = ", ".join(rows[0])[:80] if rows else "an empty file"
+        raise UserError(f"{where}: columns must be {', '.join(_PARTI_COLUMNS)}, got {got}")
     for number, row in enumerate(rows, 1):
         if len(row) != len(_PARTI_COLUMNS):
-            raise UserError(f"{path}: line {number} must hold {len(_PARTI_COLUMNS)} columns, got {len(row)}")
+            raise UserError(f"{where}: line {number} must hold {len(_PARTI_COLUMNS)} columns, got {len(row)}")
     return [PartiPrompt(prompt_id("parti", place), *row) for place, row in enumerate(rows[1:])]
 
 

@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from bench.aggregate import CategoryMetrics, MetricValue
-from bench.results import Result, read_result
+from bench.results import Result, phrase_sources, read_result
 
 
 def reference(protocol: str, protocol_sha256: str) -> Result | None:
@@ -83,8 +83,8 @@ def notes(result: Result) -> list[str]:
     if any("chance" in metrics.views for metrics in result.metrics):
         lines.append(
             "chance: the same pictures against the prompt with the tested attribute redrawn; shuffled:"
-            " against other prompts; extra objects: share of pictures with more objects than asked; relation: its"
-            " grade where both objects were found."
+            " against other prompts; extra objects: share of pictures with more objects than asked;"
+            " relation: its grade where both objects were found."
         )
     for reason in dict.fromkeys(skipped.reason for skipped in result.skipped):
         names = ", ".join(skipped.metric for skipped in result.skipped if skipped.reason == reason)
@@ -106,11 +106,10 @@ def warnings(result: Result) -> list[str]:
         lines.append(f"first {result.limit} prompts of each category only: not the full protocol.")
     for category, edition in result.editions.items():
         lines.append(f"{category}: prompt list {edition}.")
-    phrases = [scorer.settings.get("phrases") for scorer in result.scorers.values()]
-    sources = {str(found["source"]) for found in phrases if isinstance(found, dict)}
-    if sources - {"frozen"}:
+    sources = phrase_sources(result)
+    if set(sources) - {"frozen"}:
         lines.append(
-            f"noun phrases by {', '.join(sorted(sources))}: comparable only with results of the same source"
+            f"noun phrases by {', '.join(sources)}: comparable only with results of the same source"
             " (docs/phrases.md)."
         )
     return lines

@@ -11,7 +11,7 @@ import math
 import platform
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -124,6 +124,20 @@ class Result:
         return any(scorer.random_weights for scorer in self.scorers.values()) or any(
             metric.settings.get("random_weights") for metric in self.set_metrics
         )
+
+
+def phrase_sources(result: Result) -> list[str]:
+    """Where the noun phrases of its scorers came from: frozen, spacy or rules; empty if none needed any."""
+    return sorted({name for scorer in result.scorers.values() for name in _phrase_sources(scorer.settings)})
+
+
+def _phrase_sources(settings: dict[str, Any]) -> Iterator[str]:
+    """A scorer made of others holds their settings within its own."""
+    for key, value in settings.items():
+        if key == "phrases" and isinstance(value, dict):
+            yield str(value["source"])
+        elif isinstance(value, dict):
+            yield from _phrase_sources(value)
 
 
 def git_state(folder: Path) -> tuple[str | None, bool | None]:

@@ -6,6 +6,7 @@ import dataclasses
 import math
 import types
 import typing
+from functools import cache
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -42,7 +43,7 @@ def from_dict(cls: type[T], data: Any, *, path: str = "") -> T:
     where = path or cls.__name__
     if not isinstance(data, dict):
         raise ValueError(f"{where} must be a mapping of {cls.__name__}, got {_show(data)}")
-    hints = typing.get_type_hints(cls)
+    hints = _hints(cls)
     names = [field.name for field in dataclasses.fields(cls) if field.init]
     _check_names(names, data, path)
     values = {name: _typed(hints[name], data[name], _join(path, name)) for name in names}
@@ -50,6 +51,12 @@ def from_dict(cls: type[T], data: Any, *, path: str = "") -> T:
         return cls(**values)
     except ValueError as error:
         raise ValueError(f"{path}: {error}" if path else str(error)) from error
+
+
+@cache
+def _hints(cls: type) -> dict[str, Any]:
+    """Resolving them takes longer than reading a record, and a file can hold thousands."""
+    return typing.get_type_hints(cls)
 
 
 def _check_names(names: list[str], data: dict[Any, Any], path: str) -> None:

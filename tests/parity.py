@@ -1,8 +1,8 @@
 """The parity table: every comparison with an independent implementation, recorded as it is asserted.
 
-A test that takes the fixture `parity` compares ours with a reference's values; `pytest --parity docs/parity.md`
-runs just these tests, slow ones too, and writes what was measured. A row cannot be in the table without the
-assertion that holds it.
+A test that takes the fixture `parity` compares ours with a reference's values; `pytest --parity
+docs/parity.md` runs just these tests, slow ones too, and writes what was measured. A row cannot be in the
+table without the assertion that holds it.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ import pytest
 
 HEAD = """# Parity
 
-Every scorer and metric against the original implementation, on shared random weights and fixed inputs. Made by
-`.venv/bin/python -m pytest --parity docs/parity.md`; each row is an assertion of a test, with the largest
-difference that was measured and the one that is allowed. Where the original cannot be installed beside current
-libraries, its outputs were stored once by the script named, which takes the folder of the fetched original.
+Every scorer and metric against the original implementation, on shared random weights and fixed inputs. Made
+by `.venv/bin/python -m pytest --parity docs/parity.md`; each row is an assertion of a test, with the largest
+difference that was measured and the one that is allowed. Where the original cannot be installed beside
+current libraries, its outputs were stored once by the `make.py` in the folder of `tests/golden` that the test
+reads, which takes the folder of the fetched original.
 
 Made with {versions}.
 

@@ -16,8 +16,8 @@ SHAPES, OFFICIAL = "compbench-shapes_v1", "t2i-compbench_2024-02"
 def default_protocol(model: str) -> str:
     """The protocol that fits a system.
 
-    The shapes world for mini and for checkpoints that say they were trained on it, since they can draw nothing
-    else; the official prompts for all others.
+    The shapes world for mini and for checkpoints that say they were trained on it, since they can draw
+    nothing else; the official prompts for all others.
     """
     if model == "mini":
         return SHAPES

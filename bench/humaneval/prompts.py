@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import re
 from collections import defaultdict
@@ -13,13 +11,18 @@ from pathlib import Path
 
 from bench.humaneval.study import PromptSource, digest
 from bench.images import sha256
+from bench.prompt_sets import (
+    PARTIPROMPTS,
+    PARTIPROMPTS_FILE,
+    PartiPrompt,
+    find_prompt_set,
+    load_partiprompts,
+    parse_partiprompts,
+    split_lines,
+)
 from bench.prompts import Prompt
 from gentron.errors import UserError
 
-PARTIPROMPTS = "partiprompts"
-PARTIPROMPTS_FILE = "PartiPrompts.tsv"
-PARTIPROMPTS_URL = "https://raw.githubusercontent.com/google-research/parti/main/PartiPrompts.tsv"
-PARTIPROMPTS_SHA256 = "fab29e41bb512a169b56acab4cf2a41dcb675e285df2efcde6640c7dd3c440eb"
 NUM_PARTIPROMPTS = 100  # as in the paper's user study
 MAX_BYTES = 64 << 20
 
@@ -30,13 +33,13 @@ class Drawn:
     source: PromptSource
 
 
-def read_prompts(name: str, *, num_prompts: int | None, seed: int, models: Path | None = None) -> Drawn:
+def read_prompts(name: str, *, num_prompts: int | None, seed: int) -> Drawn:
     """The prompts that `--prompts` names, drawn by category where fewer than all are asked for.
 
-    name: a file (.txt one a line, .jsonl, .tsv as PartiPrompts), `partiprompts`, or a protocol.
-    models: folder that `partiprompts` is looked for in; None is the models folder.
+    name: a file (.txt one a line, .jsonl, .tsv as PartiPrompts), `partiprompts` (fetched, as pinned), or a
+    protocol.
     """
-    available, source, hashed = _load(name, models)
+    available, source, hashed = _load(name)
     if num_prompts is None:
         num_prompts = NUM_PARTIPROMPTS if source == PARTIPROMPTS else len(available)
     if num_prompts < 1:
@@ -76,17 +79,12 @@ def draw(prompts: list[Prompt], count: int, *, seed: int) -> list[Prompt]:
 # ---- sources ---------------------------------------------------------------------------------------------
 
 
-def _load(name: str, models: Path | None) -> tuple[list[Prompt], str, str]:
+def _load(name: str) -> tuple[list[Prompt], str, str]:
     """All prompts, the source's name and its sha256."""
     path = Path(name)
     if name == PARTIPROMPTS:
-        data = _read(_partiprompts(models))
-        if sha256(data) != PARTIPROMPTS_SHA256:
-            raise UserError(
-                f"{_partiprompts(models)} is not the published file: sha256 must be"
-                f" {PARTIPROMPTS_SHA256[:12]}..., got {sha256(data)[:12]}...; give another list as a path"
-            )
-        return _checked(parse_tsv(data, PARTIPROMPTS_FILE), name), PARTIPROMPTS, sha256(data)
+        data = _read(find_prompt_set(PARTIPROMPTS) / PARTIPROMPTS_FILE)
+        return _checked(_parti(load_partiprompts()), name), PARTIPROMPTS, sha256(data)
     if path.is_file():
         data = _read(path)
         parse = {".tsv": parse_tsv, ".jsonl": parse_jsonl}.get(path.suffix.lower(), parse_lines)
@@ -100,20 +98,6 @@ def _load(name: str, models: Path | None) -> tuple[list[Prompt], str, str]:
     raise UserError(
         f"no prompts '{name}': expected a file, {PARTIPROMPTS}, or a protocol ({', '.join(protocol_names())})"
     )
-
-
-def _partiprompts(models: Path | None) -> Path:
-    if models is None:
-        from bench.weights import models_folder
-
-        models = models_folder()
-    path = models / PARTIPROMPTS_FILE
-    if not path.is_file():
-        raise UserError(
-            f"{PARTIPROMPTS_FILE} is not in '{models}': put {PARTIPROMPTS_URL} there, or give a local copy as"
-            f" --prompts FILE.tsv --num-prompts {NUM_PARTIPROMPTS}"
-        )
-    return path
 
 
 def _read(path: Path) -> bytes:
@@ -159,20 +143,13 @@ def parse_jsonl(data: bytes, where: str) -> list[Prompt]:
 
 
 def parse_tsv(data: bytes, where: str) -> list[Prompt]:
-    """PartiPrompts: a header with Prompt and Category, tabs, quotes as they stand."""
-    rows = csv.reader(io.StringIO(_text(data, where)), delimiter="\t", quoting=csv.QUOTE_NONE)
-    header = next(rows, [])
-    if "Prompt" not in header or "Category" not in header:
-        raise UserError(f"{where} must have the columns Prompt and Category, got {', '.join(header)[:80]}")
-    text, category = header.index("Prompt"), header.index("Category")
-    prompts = []
-    for number, row in enumerate(rows, 1):
-        if not row:
-            continue
-        if len(row) < len(header):
-            raise UserError(f"{where}, line {number + 1} has {len(row)} of {len(header)} columns")
-        prompts.append(Prompt(id=f"parti-{number:04d}", category=row[category], text=row[text].strip()))
-    return prompts
+    """Rows in the format of PartiPrompts."""
+    _text(data, where)  # says what is wrong with other encodings
+    return _parti(parse_partiprompts(split_lines(data), where))
+
+
+def _parti(rows: list[PartiPrompt]) -> list[Prompt]:
+    return [Prompt(id=row.id, category=row.category, text=row.text.strip()) for row in rows]
 
 
 def _checked(prompts: list[Prompt], where: str) -> list[Prompt]:

@@ -1,4 +1,5 @@
-"""Per-image scorers, one a file, named as protocols name them. Nothing heavy is imported until one is built."""
+"""Per-image scorers, one a file, named as protocols name them. Nothing heavy is imported until one is
+built."""
 
 from __future__ import annotations
 
@@ -95,7 +96,7 @@ SCORERS = {
 
 
 def build_scorer(name: str, settings: dict[str, Any], context: Context) -> Scorer:
-    """The scorer of this name; UserError if it does not exist, MissingWeights if a network's file is not here.
+    """The scorer of this name; UserError if there is none, MissingWeights if a network's file is not here.
 
     settings: the protocol's, read strictly by the scorer.
     """

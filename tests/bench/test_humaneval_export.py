@@ -70,7 +70,7 @@ def test_the_draw_is_stratified_and_a_function_of_the_seed() -> None:
     assert draw(prompts, 700, seed=0) == prompts
 
 
-def test_partiprompts_are_read_as_published(tmp_path: Path) -> None:
+def test_partiprompts_are_read_as_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "PartiPrompts.tsv"
     rows = [f'a "{k}" of\t{("Arts", "People")[k % 2]}\tBasic\t' for k in range(30)]
     path.write_text("Prompt\tCategory\tChallenge\tNote\n" + "\n".join(rows) + "\n")
@@ -78,11 +78,14 @@ def test_partiprompts_are_read_as_published(tmp_path: Path) -> None:
     assert Counter(prompt.category for prompt in drawn.prompts) == {"Arts": 5, "People": 5}
     assert drawn.prompts[0].text.startswith('a "')
     assert (drawn.source.num_available, drawn.source.num_drawn) == (30, 10)
-    with pytest.raises(UserError, match="not the published file"):
-        read_prompts("partiprompts", num_prompts=None, seed=0, models=tmp_path)
-    with pytest.raises(UserError, match="raw.githubusercontent.com"):
-        read_prompts("partiprompts", num_prompts=None, seed=0, models=tmp_path / "none")
-    with pytest.raises(UserError, match="columns Prompt and Category"):
+    monkeypatch.setenv("GENTRON_PROMPTS", str(tmp_path / "fetched"))
+    with pytest.raises(UserError, match="gentron-bench prompts fetch partiprompts"):
+        read_prompts("partiprompts", num_prompts=None, seed=0)
+    (tmp_path / "fetched" / "partiprompts").mkdir(parents=True)
+    path.rename(tmp_path / "fetched" / "partiprompts" / path.name)
+    with pytest.raises(UserError, match="must hold 1633 lines"):
+        read_prompts("partiprompts", num_prompts=None, seed=0)
+    with pytest.raises(UserError, match="columns must be Prompt, Category"):
         parse_tsv(b"a\tb\n", "x.tsv")
 
 
@@ -100,7 +103,7 @@ def test_a_protocol_is_a_source_of_prompts() -> None:
         ("p.jsonl", '{"id": "../a", "text": "b"}\n', "must be letters"),
         ("p.jsonl", '{"id": "a", "text": "b"}\n' * 2, "occurs twice"),
         ("p.txt", "\n\n", "no prompts"),
-        ("p.tsv", "Prompt\tCategory\na\n", "line 2 has 1 of 2"),
+        ("p.tsv", "Prompt\tCategory\tChallenge\tNote\na\n", "line 2 must hold 4 columns, got 1"),
     ],
 )
 def test_bad_lists_of_prompts_are_one_line(tmp_path: Path, name: str, text: str, message: str) -> None:
