@@ -170,7 +170,9 @@ def write_image_set(path: Path, image_set: ImageSet, *, whole: Iterable[str]) ->
 def read_image_set(path: Path) -> ImageSet:
     """The inverse of `write_image_set`; UserError that says what is wrong with any other file."""
     try:
-        with np.load(path, allow_pickle=False) as data:
+        # opened here: np.load leaves the file of a broken archive open
+        with path.open("rb") as file:
+            data = np.load(file, allow_pickle=False)
             if isinstance(data, np.ndarray):
                 raise ValueError("it is a single array")
             names = set(data.files)

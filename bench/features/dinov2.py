@@ -217,5 +217,6 @@ def random_state_dict(sizes: Architecture, *, seed: int) -> dict[str, Tensor]:
 def random_weights(path: Path, *, seed: int) -> None:
     """Two blocks of width 64; the sizes lie beside the weights in the file."""
     state = random_state_dict(REHEARSAL, seed=seed)
-    with atomic_file(path) as temporary:
-        torch.save({"model": state, "architecture": to_dict(REHEARSAL)}, temporary)
+    # an open file: given a path, torch puts its name into the archive, and the bytes differ
+    with atomic_file(path) as temporary, temporary.open("wb") as file:
+        torch.save({"model": state, "architecture": to_dict(REHEARSAL)}, file)

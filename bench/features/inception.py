@@ -344,5 +344,6 @@ def _random_tensor(name: str, shape: tuple[int, ...], rng: np.random.RandomState
 def random_weights(path: Path, *, seed: int) -> None:
     """The network with an eighth of the channels; its divisor lies beside the weights in the file."""
     state = random_state_dict(divisor=REHEARSAL_DIVISOR, seed=seed)
-    with atomic_file(path) as temporary:
-        torch.save({"model": state, "architecture": {"divisor": REHEARSAL_DIVISOR}}, temporary)
+    # an open file: given a path, torch puts its name into the archive, and the bytes differ
+    with atomic_file(path) as temporary, temporary.open("wb") as file:
+        torch.save({"model": state, "architecture": {"divisor": REHEARSAL_DIVISOR}}, file)
