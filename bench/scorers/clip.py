@@ -385,7 +385,7 @@ def build(settings: dict[str, Any], context: Context) -> ClipScorer:
     """The scorer for a protocol's settings; MissingWeights if the file is not there."""
     from bench.weights import locate
 
-    read = from_dict(Settings, settings)
+    read = from_dict(Settings, settings, path="scorers.clip_cosine")
     located = locate(B_32, context.models)
     phrases = None
     if read.complex:

@@ -248,7 +248,7 @@ def build(settings: dict[str, Any], context: Context) -> NumeracyScorer:
     from bench.scorers.unidet import build_detector
     from bench.weights import locate
 
-    read = from_dict(Settings, settings)
+    read = from_dict(Settings, settings, path="scorers.unidet_numeracy")
     located = locate(OBJECTS_ID, context.models)
     return NumeracyScorer(
         build_detector(read.detector, context),

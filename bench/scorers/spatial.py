@@ -220,6 +220,6 @@ def build(settings: dict[str, Any], context: Context) -> SpatialScorer:
     from bench.phrases import phrase_source
     from bench.scorers.unidet import build_detector
 
-    read = from_dict(Settings, settings)
+    read = from_dict(Settings, settings, path="scorers.unidet_2d")
     phrases = phrase_source(context.phrases, texts=[prompt.text for prompt in context.prompts])
     return SpatialScorer(read, build_detector(read.detector, context), phrases)

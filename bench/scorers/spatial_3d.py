@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from bench.scorers import Context, Scored, ScorerRecord
 from bench.scorers.pairs import (
@@ -107,10 +107,23 @@ class Settings:
     """Read by bench.scorers.depth."""
 
 
+class DepthSource(Protocol):
+    """Depth of one picture at a time."""
+
+    @property
+    def record(self) -> ScorerRecord:
+        """Weights and settings, for the record of the scorer that uses it."""
+        ...
+
+    def depth(self, image: np.ndarray, digest: str) -> np.ndarray:
+        """image: (H, W, 3) uint8.   digest: sha256 of its file.   Returns (H, W) uint8, larger is nearer."""
+        ...
+
+
 class Spatial3dScorer:
     """Detections, depth and nouns of the prompt -> the score of an image."""
 
-    def __init__(self, detector: Detector, depth: Any, phrases: PhraseSource) -> None:
+    def __init__(self, detector: Detector, depth: DepthSource, phrases: PhraseSource) -> None:
         self.detector, self.depth, self.phrases = detector, depth, phrases
         self.record = ScorerRecord(
             name="unidet_3d",
@@ -156,7 +169,7 @@ def build(settings: dict[str, Any], context: Context) -> Spatial3dScorer:
     from bench.scorers.unidet import build_detector
     from bench.weights import locate
 
-    read = from_dict(Settings, settings)
+    read = from_dict(Settings, settings, path="scorers.unidet_3d")
     phrases = phrase_source(context.phrases, texts=[prompt.text for prompt in context.prompts])
     locate("dpt-hybrid", context.models)  # before the detector loads
     return Spatial3dScorer(build_detector(read.detector, context), build_depth(read.depth, context), phrases)

@@ -118,7 +118,7 @@ def build(settings: dict[str, Any], context: Context) -> ThreeInOneScorer:
 
     UserError if T2I-CompBench's lists of classes are not fetched.
     """
-    read = from_dict(Settings, settings)
+    read = from_dict(Settings, settings, path="scorers.three_in_one")
     for name in ("unidet_complex", "clip_cosine"):
         if getattr(read, name).get("complex") is not True:
             raise ValueError(f"three_in_one.{name}.complex must be true: prompts of several objects need it")

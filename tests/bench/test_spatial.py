@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bench.phrases import Token
-from bench.scorers import spatial
+from bench.scorers import Context, spatial
 from bench.scorers.pairs import Pair, first_named, iou
 from bench.scorers.spatial import RELATIONS, Settings, SpatialScorer, complex_objects, position_score
 from tests.bench.detections import DIGEST, IMAGE, Found, GivenDetections, GivenWords, NextWords, prompt
@@ -253,3 +253,8 @@ def known_names() -> dict[str, set[str]]:
     import json
 
     return {name: set(words) for name, words in json.loads((GOLDEN / "names.json").read_text()).items()}
+
+
+def test_wrong_settings_are_named_by_their_path():
+    with pytest.raises(ValueError, match="unknown field scorers.unidet_2d.floor"):
+        spatial.build({"complex": False, "detector": {}, "floor": 0.4}, Context())
