@@ -12,7 +12,7 @@ official evaluator:
 - no padding: the decoder of transformers attends to padded positions, so only questions of equal length share
   a batch
 - [Q] a prompt without noun phrases scores 1; phrases beyond np_num are ignored; the product is float32
-The image is encoded once for all its questions, and its keys and values once for each length of question.
+The image is encoded once for all its questions, its keys and values of the text encoder's layers too.
 """
 
 # Q questions of one length, L tokens of a question, N image tokens (901), D hidden size
@@ -394,6 +394,20 @@ def pixels(image: np.ndarray, image_size: int) -> Tensor:
     return ((values - mean) / std)[None]
 
 
+class _OncePerImage(torch.nn.Module):
+    """A layer that is asked again with the tensor it was just given answers from memory."""
+
+    def __init__(self, layer: torch.nn.Module) -> None:
+        super().__init__()
+        self._layer = layer
+        self._last: tuple[Tensor, Tensor] | None = None
+
+    def forward(self, states: Tensor) -> Tensor:
+        if self._last is None or self._last[0] is not states:
+            self._last = (states, self._layer(states))
+        return self._last[1]
+
+
 class BlipVqa:
     """BLIP's image and text parts, called as the original calls them."""
 
@@ -409,6 +423,11 @@ class BlipVqa:
         self._tokenizer = tokenizer
         self._image_size = image_size
         self._device = torch.device(device)
+        text_encoder: Any = network.text_encoder
+        for layer in text_encoder.encoder.layer:
+            # keys and values of 901 image tokens cost more than all else about a question
+            attention = layer.crossattention.self
+            attention.key, attention.value = _OncePerImage(attention.key), _OncePerImage(attention.value)
 
     def yes_probabilities(self, image: np.ndarray, questions: Sequence[str]) -> list[float]:
         """p(yes) / (p(yes) + p(no)) of each question; image: (H, W, 3) uint8.
@@ -437,7 +456,7 @@ class BlipVqa:
 
     def _ask(self, image_states: Tensor, ids: Tensor) -> Tensor:
         """(Q,) probabilities of unpadded questions. image_states: (1, N, D).   ids: (Q, L)."""
-        # one image, many questions: its keys and values are made once and broadcast over the batch
+        # one image, many questions: its keys and values are broadcast over the batch
         states = self._network.text_encoder(input_ids=ids, encoder_hidden_states=image_states)[0]
         starts = torch.full((len(ids), 1), DEC, device=ids.device)
         decoded = self._network.text_decoder(input_ids=starts, encoder_hidden_states=states, use_cache=False)

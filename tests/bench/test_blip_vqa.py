@@ -46,7 +46,9 @@ from bench.scorers.blip_vqa import (
 from bench.weights import INDEX, MissingWeights, make_random
 from gentron.errors import UserError
 from tests.golden.blip_vqa.cases import pictures, state_digest
+from tests.parity import Compare
 
+ORIGINAL = "salesforce/BLIP (stored)"
 GOLDEN = Path(__file__).parents[1] / "golden" / "blip_vqa"
 DROPPED = ("top", "the side", "the left", "the right")
 SETTINGS = Settings(np_num=8, dropped_chunks=DROPPED)
@@ -173,26 +175,31 @@ def test_phrase_values_are_rounded_before_they_are_multiplied() -> None:
 
 
 @pytest.mark.parametrize("name", SMALL_GOLDEN["probability"])
-def test_yes_probability_equals_the_originals(network: BlipVqa, name: str) -> None:
+def test_yes_probability_equals_the_originals(network: BlipVqa, name: str, parity: Compare) -> None:
     ours = network.yes_probabilities(pictures()[name], SMALL_GOLDEN["questions"])
-    assert np.abs(np.subtract(ours, SMALL_GOLDEN["probability"][name])).max() <= 1e-6
+    what = f"yes-probability, small network, {name}"
+    parity("BLIP-VQA", what, ours, SMALL_GOLDEN["probability"][name], against=ORIGINAL, atol=1e-6)
 
 
-def test_yes_probability_equals_the_originals_to_the_last_digits_in_double_precision() -> None:
+def test_yes_probability_equals_the_originals_to_the_last_digits_in_double_precision(
+    parity: Compare,
+) -> None:
     network = golden_network(SMALL_GOLDEN)
     network._network.double()
     for name, theirs in SMALL_GOLDEN["double"].items():
         ours = network.yes_probabilities(pictures()[name], SMALL_GOLDEN["questions"])
-        assert np.abs(np.subtract(ours, theirs)).max() <= 1e-12
+        what = f"the same in float64, {name}"
+        parity("BLIP-VQA", what, ours, theirs, against=ORIGINAL, atol=1e-12)
 
 
 @pytest.mark.slow
-def test_full_size_yes_probability_equals_the_originals() -> None:
+def test_full_size_yes_probability_equals_the_originals(parity: Compare) -> None:
     stored = golden("full")
     network = golden_network(stored)
     for name, theirs in stored["probability"].items():
         ours = network.yes_probabilities(pictures()[name], stored["questions"])
-        assert np.abs(np.subtract(ours, theirs)).max() <= 1e-6
+        what = f"yes-probability at full size, {name}"
+        parity("BLIP-VQA", what, ours, theirs, against=ORIGINAL, atol=1e-6)
 
 
 def _vision_eps(network: BlipVqa) -> None:
@@ -267,15 +274,22 @@ def test_one_question_alone_is_answered_as_among_others(network: BlipVqa) -> Non
     assert np.abs(np.subtract(alone, together)).max() <= 1e-6
 
 
-def test_image_is_encoded_once_for_all_its_questions(
+def test_image_is_encoded_and_projected_once_for_all_its_questions(
     network: BlipVqa, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoded: list[Tensor] = []
     real = network.encode_image
     monkeypatch.setattr(network, "encode_image", lambda image: encoded.append(real(image)) or encoded[-1])
+    projected: list[Tensor] = []
+    text_encoder: Any = network._network.text_encoder
+    keys = text_encoder.encoder.layer[0].crossattention.self.key._layer
+    hook = keys.register_forward_hook(lambda module, given, result: projected.append(result))
     network.yes_probabilities(some_picture(), SMALL_GOLDEN["questions"])
-    assert len(encoded) == 1
-    assert network.yes_probabilities(some_picture(), []) == [] and len(encoded) == 1
+    assert len(encoded) == len(projected) == 1
+    network.yes_probabilities(some_picture(1), SMALL_GOLDEN["questions"])
+    assert len(encoded) == len(projected) == 2
+    hook.remove()
+    assert network.yes_probabilities(some_picture(), []) == [] and len(encoded) == 2
 
 
 # ---- the scorer ------------------------------------------------------------------------------------------
