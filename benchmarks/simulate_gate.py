@@ -1,6 +1,6 @@
 """What the statistics of compare and gate do on data whose truth is known: the tables of docs/simulations.md.
 
-    python benchmarks/simulate_gate.py --write docs/simulations.md      all, full size (20 minutes)
+    python benchmarks/simulate_gate.py --write docs/simulations.md      all, full size (half an hour)
     python benchmarks/simulate_gate.py --tables power --repeats 200     one of them, quickly, on stdout
 
 Scores are made to look like those of a judge: 0, 0.5 or 1 an image, prompts of unequal ease, images of a
