@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 NAME = "blip_vqa"
 VERSION = 1  # a change of any score is a new version
 
-# compbench.md 2.1: pre_question, tokens
+# docs/t2i-compbench.md 2.1: pre_question, tokens
 DELETED = re.compile(r'[.!"()*#:;~]')
 MAX_WORDS = 50
 MAX_TOKENS = 35
@@ -572,10 +572,10 @@ def random_weights(id: str, path: Path, *, seed: int) -> None:
             with path.open("wb") as file:  # given a path, torch would write its name into the file
                 torch.save({"model": state, "architecture": to_dict(SMALL)}, file)
         else:
-            from safetensors.torch import save_file
+            from safetensors.torch import save
 
             once = {hub_name(name): tensor for name, tensor in state.items() if name not in TIED}
-            save_file(once, path, metadata={"architecture": json.dumps(to_dict(SMALL))})
+            path.write_bytes(save(once, metadata={"architecture": json.dumps(to_dict(SMALL))}))
     else:
         raise ValueError(f"{NAME} has no weights '{id}'; known: {', '.join((*IMAGE_SIZES, VOCAB_ID))}")
 
