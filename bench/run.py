@@ -15,8 +15,9 @@ from pathlib import Path
 
 from bench.aggregate import aggregate
 from bench.generate import MANIFEST, ImageRecord, collect, generate, merge_rows, read_manifest, requests
+from bench.phrases import phrase_source
 from bench.prompts import Prompt
-from bench.protocol import Protocol
+from bench.protocol import PromptSetConfig, Protocol
 from bench.results import Counts, Result, Skipped, SystemRecord, provenance, write_result
 from bench.score import SCORES, Missing, ScoreRow, gather, read_scores_rows, score
 from bench.scorers import Context, Scorer, build_scorer
@@ -49,6 +50,7 @@ class Scorers:
 
 def build_scorers(protocol: Protocol, suite: str, context: Context) -> Scorers:
     """The scorers of a suite; a missing network skips its categories. UserError if none is left."""
+    context = _with_one_phrase_source(protocol, suite, context)
     built: dict[str, Scorer] = {}
     skipped = []
     for category in protocol.categories(suite):
@@ -64,6 +66,14 @@ def build_scorers(protocol: Protocol, suite: str, context: Context) -> Scorers:
     if not built:
         raise UserError(f"nothing can be scored: {'; '.join(dict.fromkeys(s.reason for s in skipped))}")
     return Scorers(by_category=built, skipped=skipped)
+
+
+def _with_one_phrase_source(protocol: Protocol, suite: str, context: Context) -> Context:
+    """`auto` made one source for the whole run, so that no two categories are parsed by different ones."""
+    if context.phrases != "auto" or not isinstance(protocol.config, PromptSetConfig):
+        return context
+    texts = [prompt.text for prompt in protocol.select(suite, limit=None)]
+    return replace(context, phrases=phrase_source("auto", texts=texts).name)
 
 
 def _for(category: str, context: Context, protocol: Protocol) -> Context:
@@ -120,7 +130,7 @@ def run(
         seed=settings.seed,
         seed_of=protocol.config.image_seed,
     )
-    records = _images(system, wanted, folder, shard, stage)
+    records = make_images(system, wanted, folder, shard, stage)
     with stage("scores", len(shard.mine(records))) as advance:
         mine = shard.mine(records)
         score(scorers.by_category, prompts, mine, folder, advance=advance, file_name=shard.file_name(SCORES))
@@ -137,7 +147,7 @@ def run(
     return result, write_result(out, result, prompts, rows)
 
 
-def _images(
+def make_images(
     system: System | Collection, wanted: list[Request], folder: Path, shard: Shard, stage: Stage
 ) -> list[ImageRecord]:
     """Records of all images, once every process has made its share."""

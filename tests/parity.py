@@ -24,6 +24,10 @@ difference that was measured and the one that is allowed. Where the original can
 current libraries, its outputs were stored once by the `make.py` in the folder of `tests/golden` that the test
 reads, which takes the folder of the fetched original.
 
+The detections were compared at full size too, once, by `tests/golden/unidet/make.py --full`: R50 and RS200 on
+four pictures, boxes, scores and classes equal to the bit; so were the depth maps, by
+`tests/golden/depth/make.py --full`: at most 1.0e-6 of their range.
+
 Made with {versions}.
 
 """
@@ -44,11 +48,9 @@ class Row:
     test: str
 
     def cells(self) -> list[str]:
-        if self.allowed:
-            kind = " rel." if self.relative else ""
-            measured, bound = f"{self.difference:.1e}{kind}", f"{self.allowed:.0e}{kind}"
-        else:
-            measured, bound = "equal", "equal"
+        kind = " rel." if self.relative else ""
+        measured = f"{self.difference:.1e}{kind}" if self.difference else "equal"
+        bound = f"{self.allowed:.0e}{kind}" if self.allowed else "equal"
         return [self.of, self.what, self.against, f"{self.values:,}", measured, bound, f"`{self.test}`"]
 
 

@@ -166,7 +166,7 @@ def _measure(
     from bench.clipscore import Summary, compute, figure, gather, prompts_digest, truncated_share, write
     from bench.commands.progress import stage
     from bench.generate import requests
-    from bench.run import _images, describe_missing
+    from bench.run import describe_missing, make_images
 
     wanted = requests(
         asked.prompts,
@@ -175,7 +175,7 @@ def _measure(
         seed_of=asked.seed_of,
     )
     folder = asked.work_folder(work, system.info, choice.seed)
-    records = _images(system, wanted, folder, shard, stage)
+    records = make_images(system, wanted, folder, shard, stage)
     with stage("cosines", len(shard.mine(records))) as advance:
         compute(cosines, choice.view, asked.prompts, records, folder, advance=advance, shard=shard)
     if not shard.is_first:

@@ -1,7 +1,7 @@
 """Depth of a picture as T2I-CompBench++'s 3-D spatial score reads it: DPT-Hybrid (MiDaS), by transformers.
 
 "Vision Transformers for Dense Prediction" (arXiv 2103.13413). Weights are the published .pt file, its tensors
-renamed; pictures and maps are treated as in the official evaluation (compbench.md 3.6).
+renamed; pictures and maps are treated as in the official evaluation (docs/t2i-compbench.md 3.6).
 """
 
 # H W a picture; the network works at 480 x 480. Larger depth is nearer.

@@ -1,5 +1,5 @@
 """The detector as the scorers use it: picture in, named boxes out, equal to T2I-CompBench's official
-evaluation (compbench.md 3.1 and 3.2; [Q] marks a quirk that equal numbers need).
+evaluation (docs/t2i-compbench.md 3.1, 3.2; [Q] marks a quirk that equal numbers need).
 
 Weights are the published checkpoints as they are; labels are derived from UniDet's own label space.
 """

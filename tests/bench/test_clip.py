@@ -35,7 +35,9 @@ from gentron.errors import UserError
 from tests.bench.detections import DIGEST, GivenWords, prompt
 from tests.bench.test_spatial import LISTS, needs_lists
 from tests.golden.clip import cases
+from tests.parity import Compare
 
+OPENAI = "openai/CLIP, its own model.py in float32 (stored)"
 GOLDEN = Path(__file__).parents[1] / "golden" / "clip"
 SMALL = small(ARCHITECTURES[B_32])
 
@@ -76,14 +78,14 @@ def cosines(model: ClipModel) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("name", "id"), [("small", B_32), ("small_336", L_14_336)])
-def test_pictures_are_prepared_as_by_openai(name: str, id: str):
+def test_pictures_are_prepared_as_by_openai(name: str, id: str, parity: Compare):
     size = ARCHITECTURES[id].image_size
     ours = np.stack([cases.sampled(preprocess(image, size)) for image in cases.images()])
-    np.testing.assert_array_equal(ours, official(f"{name}_pixels"))
+    parity("CLIP", f"preparing pictures for {id}", ours, official(f"{name}_pixels"), against=OPENAI)
 
 
-def test_tokens_are_openais():
-    np.testing.assert_array_equal([tokenize(text).ids for text in cases.TEXTS], official("tokens"))
+def test_tokens_are_openais(parity: Compare):
+    parity("CLIP", "tokens", [tokenize(text).ids for text in cases.TEXTS], official("tokens"), against=OPENAI)
     assert [tokenize(text).truncated for text in cases.TEXTS] == [False] * 5 + [True]
 
 
@@ -96,20 +98,20 @@ def test_tokens_of_all_official_prompts_are_openais():
 
 
 @pytest.mark.parametrize(("name", "id"), [("small", B_32), ("small_336", L_14_336)])
-def test_embeddings_and_cosines_equal_openais(name: str, id: str):
+def test_embeddings_and_cosines_equal_openais(name: str, id: str, parity: Compare):
     ours = model_of(small(ARCHITECTURES[id]))
     seen = np.stack([ours.image_embedding(image) for image in cases.images()])
     read = np.stack([ours.text_embedding(text) for text in cases.TEXTS])
-    np.testing.assert_allclose(seen, official(f"{name}_images"), atol=1e-5, rtol=0)
-    np.testing.assert_allclose(read, official(f"{name}_texts"), atol=1e-5, rtol=0)
-    np.testing.assert_allclose(cosines(ours), official(f"{name}_cosines"), atol=1e-6, rtol=0)
+    of = f"small {id}"
+    parity("CLIP", f"image embeddings, {of}", seen, official(f"{name}_images"), against=OPENAI, atol=1e-5)
+    parity("CLIP", f"text embeddings, {of}", read, official(f"{name}_texts"), against=OPENAI, atol=1e-5)
+    parity("CLIP", f"cosine, {of}", cosines(ours), official(f"{name}_cosines"), against=OPENAI, atol=1e-6)
 
 
 @pytest.mark.slow
-def test_cosines_of_the_full_network_equal_openais():
-    np.testing.assert_allclose(
-        cosines(model_of(ARCHITECTURES[B_32])), official("full_cosines"), atol=1e-5, rtol=0
-    )
+def test_cosines_of_the_full_network_equal_openais(parity: Compare):
+    ours = cosines(model_of(ARCHITECTURES[B_32]))
+    parity("CLIP", "cosine, ViT-B/32 at full size", ours, official("full_cosines"), against=OPENAI, atol=1e-5)
 
 
 def test_the_activation_is_quick_gelu_and_another_one_would_show(model: ClipModel):

@@ -33,7 +33,9 @@ from gentron.config import to_dict
 from gentron.errors import UserError
 from tests.golden.depth.case import CASES, PICTURES, STEP, state_dict
 from tests.golden.unidet.case import picture
+from tests.parity import Compare
 
+DPT = "isl-org/DPT (stored)"
 # by the official code: make.py beside it
 GOLDEN = Path(__file__).parents[1] / "golden" / "depth" / "small.npz"
 FP32 = {"precision": "fp32"}
@@ -67,16 +69,17 @@ def spread(depth: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("name", PICTURES)
-def test_depth_is_that_of_the_official_code(name: str, official_weights: DepthEstimator) -> None:
+def test_depth_is_that_of_the_official_code(
+    name: str, official_weights: DepthEstimator, parity: Compare
+) -> None:
     """Equal to 1e-5 of a map's range; a byte may fall on the other side of a whole number."""
     image = picture(name)
     depth = official_weights.inverse_depth(image)
     with np.load(GOLDEN) as golden:
         low, high = golden[f"{name}/range"]
         reference, stored = golden[f"{name}/depth"], golden[f"{name}/map"]
-    np.testing.assert_allclose(
-        spread(depth)[::STEP, ::STEP], (reference - low) / (high - low), atol=1e-5, rtol=0
-    )
+    ours, theirs = spread(depth)[::STEP, ::STEP], (reference - low) / (high - low)
+    parity("DPT depth", f"over its range, {name} picture", ours, theirs, against=DPT, atol=1e-5)
     found = official_weights.depth(image, DIGEST)[::STEP, ::STEP]
     assert found.shape == stored.shape
     wrong = np.abs(found.astype(int) - stored)

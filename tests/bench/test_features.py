@@ -28,6 +28,7 @@ from bench.images import encode_png
 from bench.weights import MissingWeights, add, make_random
 from gentron.errors import UserError
 from tests.golden.set_metrics import cases
+from tests.parity import Compare
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "set_metrics"
 
@@ -121,13 +122,18 @@ def official_inception() -> inception.Inception:
 
 
 @pytest.mark.parametrize("mode", inception.MODES)
-def test_features_are_those_of_the_tool(official_inception: inception.Inception, mode: str) -> None:
+def test_features_are_those_of_the_tool(
+    official_inception: inception.Inception, mode: str, parity: Compare
+) -> None:
     with np.load(GOLDEN / "inception.npz") as stored:
         wanted = stored[mode]
+    found = []
     for image, features in zip(cases.pictures()[0], wanted, strict=False):
         with torch.inference_mode():
-            found = official_inception(inception.MODES[mode].prepare(image))[0].numpy()
-        np.testing.assert_allclose(found, features, rtol=0, atol=1e-5 * np.abs(features).max())
+            found.append(official_inception(inception.MODES[mode].prepare(image))[0].numpy())
+    largest = np.abs(wanted).max(axis=1, keepdims=True)
+    what = f"Inception features over their largest, {mode}"
+    parity("FID", what, found / largest, wanted / largest, against="the tool of the mode (stored)", atol=1e-5)
 
 
 def test_the_published_file_has_566_tensors(official_inception: inception.Inception) -> None:
@@ -174,16 +180,15 @@ def test_wrong_weights_are_one_clear_line(tmp_path: Path) -> None:
 # ---- the others ------------------------------------------------------------------------------------------
 
 
-def test_dinov2_is_the_original() -> None:
+def test_dinov2_is_the_original(parity: Compare) -> None:
     network = dinov2.DinoV2(dinov2.REHEARSAL)
     network.load_state_dict(dinov2.random_state_dict(dinov2.REHEARSAL, seed=cases.DINOV2_SEED))
     network.eval()
     with np.load(GOLDEN / "dinov2.npz") as stored:
         wanted = stored["features"]
-    for image, features in zip(cases.pictures()[0], wanted, strict=True):
-        with torch.inference_mode():
-            found = network(dinov2.prepare(image))[0].numpy()
-        np.testing.assert_allclose(found, features, atol=2e-5)
+    with torch.inference_mode():
+        found = [network(dinov2.prepare(image))[0].numpy() for image in cases.pictures()[0]]
+    parity("FD-DINOv2", "features", found, wanted, against="facebookresearch/dinov2 (stored)", atol=2e-5)
 
 
 def test_dinov2_at_its_published_size_has_the_published_names() -> None:

@@ -33,6 +33,7 @@ from gentron.shapes import render, sample_scene
 from gentron.shapes.scene import scene_rng
 from tests.bench.worlds import write_perfect_folder
 from tests.golden.set_metrics import cases
+from tests.parity import Compare
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "set_metrics"
 ROOT = Path(__file__).parents[2]
@@ -81,12 +82,20 @@ def assert_one_line(done: Result, message: str) -> None:
     assert message in done.stderr
 
 
+TOOLS = {
+    "clean": "clean-fid",
+    "tf": "torch-fidelity",
+    "pytorch-fid": "pytorch-fid",
+    "torchmetrics": "torchmetrics",
+}
+
+
 # ---- against the tools -----------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
-def test_fid_is_that_of_the_tool(mode: str) -> None:
+def test_fid_is_that_of_the_tool(mode: str, parity: Compare) -> None:
     """From pictures in eight sizes to the number, on shared random weights; stored by make.py."""
     wanted = json.loads((GOLDEN / "fid.json").read_text())["fid"][mode]
     network = Inception()
@@ -97,7 +106,8 @@ def test_fid_is_that_of_the_tool(mode: str) -> None:
         first, second = (
             np.stack([network(prepare(image))[0].numpy() for image in images]) for images in cases.pictures()
         )
-    assert frechet_distance(first, second) == pytest.approx(wanted, rel=1e-6)
+    ours = frechet_distance(first, second)
+    parity("FID", f"pictures to number, {mode}", ours, wanted, against=f"{TOOLS[mode]} (stored)", rtol=1e-6)
 
 
 def test_modes_of_the_command_are_those_of_the_network() -> None:

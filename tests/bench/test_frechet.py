@@ -16,6 +16,7 @@ from bench.set_metrics.frechet import Moments, checked_moments, frechet_distance
 from bench.set_metrics.resampling import groups, jackknife_interval
 from gentron.errors import UserError
 from tests.golden.set_metrics import cases
+from tests.parity import Compare
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "set_metrics"
 
@@ -30,12 +31,14 @@ def by_square_root(x: np.ndarray, y: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("case", range(len(cases.FRECHET_CASES)))
-def test_equals_what_every_tool_says(case: int) -> None:
+def test_equals_what_every_tool_says(case: int, parity: Compare) -> None:
     stored = json.loads((GOLDEN / "statistics.json").read_text())["frechet"][case]
     num_images, num_reference, width = cases.FRECHET_CASES[case]
     x, y = cases.features(num_images, width, 1), cases.features(num_reference, width, 2)
     for tool, value in stored.items():
-        assert frechet_distance(x, y) == pytest.approx(value, rel=1e-6), tool
+        what = f"{num_images} against {num_reference} features of {width}"
+        ours = frechet_distance(x, y)
+        parity("Fréchet distance", what, ours, value, against=f"{tool} (stored)", rtol=1e-6)
 
 
 @pytest.mark.parametrize(("n", "m"), [(20, 30), (20, 200), (200, 20), (200, 150), (24, 24), (25, 25)])

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from bench.scorers.numeracy import (
@@ -21,8 +20,9 @@ from bench.scorers.numeracy import (
 )
 from gentron.errors import UserError
 from tests.bench.detections import DIGEST, IMAGE, Found, GivenDetections, prompt
-from tests.bench.test_spatial import found_of, known_names, lines, needs_lists, official
+from tests.bench.test_spatial import OFFICIAL_SCRIPT, found_of, known_names, lines, needs_lists, official
 from tests.golden.spatial import cases
+from tests.parity import Compare
 
 NAMES = ObjectNames(*(tuple(names) for names in zip(*cases.OBJECTS, strict=True)))
 FAR = [(float(x), 0.0, float(x + 10), 10.0) for x in range(0, 400, 20)]
@@ -40,16 +40,16 @@ def found(*labels: str) -> Found:
 # ---- against the official functions ----------------------------------------------------------------------
 
 
-def test_same_boxes_equal_the_official_function():
+def test_same_boxes_equal_the_official_function(parity: Compare):
     ours = [is_same_box(a, b) for _, a, b in cases.pairs_of_boxes()]
-    np.testing.assert_array_equal(ours, official("same_box"))
+    parity("Numeracy", "boxes taken for one", ours, official("same_box"), against=OFFICIAL_SCRIPT)
 
 
-def test_scores_equal_the_official_script():
+def test_scores_equal_the_official_script(parity: Compare):
     ours = [
         scorer(found_of(case)).score(IMAGE, DIGEST, prompt(case.text), 0).score for case in cases.counted()
     ]
-    np.testing.assert_array_equal(ours, official("numeracy"))
+    parity("Numeracy", "score", ours, official("numeracy"), against=OFFICIAL_SCRIPT)
     assert len(set(ours)) > 20
 
 

@@ -12,8 +12,10 @@ from torch import Tensor
 
 from bench.scorers import roi_ops
 from tests.golden.unidet.case import SUPPRESSIONS, boxes, roi_features, suppression
+from tests.parity import Compare
 
 # by torchvision 0.28's compiled code
+COMPILED = "detectron2's compiled operations (stored)"
 GOLDEN = Path(__file__).parents[1] / "golden" / "unidet" / "operations.npz"
 
 
@@ -33,17 +35,17 @@ def iou(a: Tensor, b: Tensor) -> float:
 
 
 @pytest.mark.parametrize("name", SUPPRESSIONS)
-def test_grouped_nms_keeps_what_the_compiled_code_keeps(name: str, plain: None) -> None:
+def test_grouped_nms_keeps_what_the_compiled_code_keeps(name: str, plain: None, parity: Compare) -> None:
     box, score, group, threshold = suppression(name)
     kept = roi_ops.grouped_nms(torch.tensor(box), torch.tensor(score), torch.tensor(group), threshold)
     with np.load(GOLDEN) as golden:
-        assert kept.tolist() == golden[f"nms/{name}"].tolist()
+        parity("UniDet operations", f"class-wise NMS, {name}", kept, golden[f"nms/{name}"], against=COMPILED)
 
 
-def test_roi_align_equals_the_compiled_code_to_the_last_bit(plain: None) -> None:
+def test_roi_align_equals_the_compiled_code_to_the_last_bit(plain: None, parity: Compare) -> None:
     pooled = roi_ops.roi_align(torch.tensor(roi_features(7)), torch.tensor(boxes(80, 200, 7)), 7, 1 / 8)
     with np.load(GOLDEN) as golden:
-        assert pooled.numpy().tobytes() == golden["roi_align"].tobytes()
+        parity("UniDet operations", "RoIAlign", pooled, golden["roi_align"], against=COMPILED)
 
 
 @pytest.mark.skipif(roi_ops.compiled_ops("cpu") is None, reason="torchvision's operations do not work here")

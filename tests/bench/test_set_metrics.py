@@ -19,6 +19,7 @@ from bench.set_metrics.kid import kid, unbiased_mmd2
 from bench.set_metrics.precision_recall import precision_recall
 from gentron.errors import UserError
 from tests.golden.set_metrics import cases
+from tests.parity import Compare
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "set_metrics"
 STORED = json.loads((GOLDEN / "statistics.json").read_text())
@@ -31,17 +32,19 @@ def pair(count: int, reference: int, width: int) -> tuple[np.ndarray, np.ndarray
 # ---- KID -------------------------------------------------------------------------------------------------
 
 
-def test_kid_is_torch_fidelitys_subset_by_subset() -> None:
+def test_kid_is_torch_fidelitys_subset_by_subset(parity: Compare) -> None:
     x, y = pair(*cases.KERNEL_CASE)
     found = kid(x, y, subsets=cases.KID_SUBSETS, subset_size=cases.KID_SUBSET_SIZE)
-    assert found.mean / 1000 == pytest.approx(STORED["kid"]["torch-fidelity mean"], rel=1e-9)
-    assert found.spread / 1000 == pytest.approx(STORED["kid"]["torch-fidelity std"], rel=1e-9)
+    stored, ours = STORED["kid"], [found.mean / 1000, found.spread / 1000]
+    theirs = [stored["torch-fidelity mean"], stored["torch-fidelity std"]]
+    parity("KID", "mean and spread of subsets", ours, theirs, against="torch-fidelity (stored)", rtol=1e-9)
 
 
-def test_kid_of_whole_sets_is_torchmetrics() -> None:
+def test_kid_of_whole_sets_is_torchmetrics(parity: Compare) -> None:
     x, y = pair(*cases.KERNEL_CASE)
     found = kid(x[: len(y)], y, subsets=1, subset_size=len(y))
-    assert found.mean / 1000 == pytest.approx(STORED["kid"]["torchmetrics whole"], rel=1e-9)
+    stored = STORED["kid"]["torchmetrics whole"]
+    parity("KID", "of whole sets", found.mean / 1000, stored, against="torchmetrics (stored)", rtol=1e-9)
 
 
 def test_kid_is_unbiased_pair_by_pair() -> None:
@@ -74,9 +77,10 @@ def test_kid_needs_a_whole_subset() -> None:
 # ---- CMMD ------------------------------------------------------------------------------------------------
 
 
-def test_cmmd_is_the_authors() -> None:
+def test_cmmd_is_the_authors(parity: Compare) -> None:
     stored = json.loads((GOLDEN / "cmmd.json").read_text())["cmmd"]
-    assert cmmd(*pair(*cases.EMBEDDING_CASE)) == pytest.approx(stored, rel=1e-9)
+    ours = cmmd(*pair(*cases.EMBEDDING_CASE))
+    parity("CMMD", "from embeddings", ours, stored, against="google-research/cmmd (stored)", rtol=1e-9)
 
 
 def test_cmmd_by_hand_and_by_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,10 +108,11 @@ def test_cmmd_refuses_an_embedding_of_no_length() -> None:
 # ---- precision and recall --------------------------------------------------------------------------------
 
 
-def test_precision_and_recall_are_torch_fidelitys() -> None:
+def test_precision_and_recall_are_torch_fidelitys(parity: Compare) -> None:
     found = precision_recall(*pair(*cases.KERNEL_CASE))
-    assert found.precision == pytest.approx(STORED["precision_recall"]["precision"], abs=1e-6)
-    assert found.recall == pytest.approx(STORED["precision_recall"]["recall"], abs=1e-6)
+    stored, ours = STORED["precision_recall"], [found.precision, found.recall]
+    theirs = [stored["precision"], stored["recall"]]
+    parity("Precision, recall", "k = 3", ours, theirs, against="torch-fidelity (stored)", atol=1e-6)
 
 
 def test_precision_and_recall_by_hand_and_by_blocks(monkeypatch: pytest.MonkeyPatch) -> None:

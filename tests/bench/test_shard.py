@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -78,9 +79,14 @@ def start(folder: Path, checkpoint: Path, processes: int) -> None:
     assert done.stdout.count("result: ") == 1
 
 
+def without_run(path: Path) -> str:
+    """A run's folder is named by its day and commit, which may change between two runs of a test."""
+    return re.sub(r"/\d{4}-\d\d-\d\d-[0-9a-z]+/", "/run/", path.as_posix())
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     """All that was written, by name, without the times of result.json."""
-    files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+    files = {without_run(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_file()}
     found = {name: path.read_bytes() for name, path in files.items() if path.name != "result.json"}
     (result,) = (path for path in files.values() if path.name == "result.json")
     data = json.loads(result.read_text())

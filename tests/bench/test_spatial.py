@@ -13,7 +13,9 @@ from bench.scorers.pairs import Pair, first_named, iou
 from bench.scorers.spatial import RELATIONS, Settings, SpatialScorer, complex_objects, position_score
 from tests.bench.detections import DIGEST, IMAGE, Found, GivenDetections, GivenWords, NextWords, prompt
 from tests.golden.spatial import cases
+from tests.parity import Compare
 
+OFFICIAL_SCRIPT = "T2I-CompBench's script (stored)"
 GOLDEN = Path(__file__).parents[1] / "golden" / "spatial"
 LISTS = Path(__file__).parents[3] / "shared" / "data" / "t2i-compbench"
 needs_lists = pytest.mark.skipif(not LISTS.is_dir(), reason="the official prompt lists are not here")
@@ -44,23 +46,25 @@ def scored(found: Found, text: str, settings: Settings = SIMPLE, words: dict[str
 # ---- against the official functions ----------------------------------------------------------------------
 
 
-def test_positions_equal_the_official_function_on_random_boxes():
+def test_positions_equal_the_official_function_on_random_boxes(parity: Compare):
     ours = [position_score(relation, a, b) for relation, a, b in cases.pairs_of_boxes()]
-    np.testing.assert_array_equal(ours, official("position"))
+    parity("2-D spatial", "position", ours, official("position"), against=OFFICIAL_SCRIPT)
 
 
 @pytest.mark.parametrize(
     ("name", "settings", "made"),
     [("simple", SIMPLE, cases.template(2, cases.RELATIONS_2D)), ("complex", COMPLEX, cases.mixed())],
 )
-def test_scores_equal_the_official_script(name: str, settings: Settings, made: list[cases.Case]):
+def test_scores_equal_the_official_script(
+    name: str, settings: Settings, made: list[cases.Case], parity: Compare
+):
     detector = GivenDetections()
     scorer = SpatialScorer(settings, detector, NextWords(iter([case.words for case in made])))
     ours = []
     for case in made:
         detector.found = found_of(case)
         ours.append(scorer.score(IMAGE, DIGEST, prompt(case.text), 0).score)
-    np.testing.assert_array_equal(ours, official(name))
+    parity("2-D spatial", f"score, {name} form", ours, official(name), against=OFFICIAL_SCRIPT)
     assert len(set(ours)) > 100  # the cases tell something
 
 

@@ -25,8 +25,9 @@ from tests.bench.detections import (
     NextWords,
     prompt,
 )
-from tests.bench.test_spatial import found_of, known_names, lines, needs_lists, official
+from tests.bench.test_spatial import OFFICIAL_SCRIPT, found_of, known_names, lines, needs_lists, official
 from tests.golden.spatial import cases
+from tests.parity import Compare
 
 SIDE = 100
 A, B, FAR = (0, 0, 60, 60), (30, 0, 90, 60), (80, 80, 90, 90)
@@ -45,7 +46,7 @@ def scored(found: Found, text: str, depth: np.ndarray | None = None):
     return scorer.score(IMAGE, DIGEST, prompt(text), 0), source
 
 
-def test_scores_equal_the_official_script():
+def test_scores_equal_the_official_script(parity: Compare):
     made, depths = cases.template(7, cases.RELATIONS_3D), cases.depths()
     detector, source = GivenDetections(), GivenDepth(depths[0])
     scorer = Spatial3dScorer(detector, source, NextWords(iter([case.words for case in made])))
@@ -54,7 +55,7 @@ def test_scores_equal_the_official_script():
         detector.found, source.map = found_of(case), depths[i % len(depths)]
         detector.size = (source.map.shape[1], source.map.shape[0])
         ours.append(scorer.score(IMAGE, DIGEST, prompt(case.text), 0).score)
-    np.testing.assert_array_equal(ours, official("spatial_3d"))
+    parity("3-D spatial", "score", ours, official("spatial_3d"), against=OFFICIAL_SCRIPT)
     assert len(set(ours)) > 1000
 
 

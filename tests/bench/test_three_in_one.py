@@ -21,8 +21,9 @@ from bench.scorers.three_in_one import (
 )
 from bench.weights import MissingWeights
 from tests.bench.detections import DIGEST, IMAGE, prompt
-from tests.bench.test_spatial import lines, needs_lists, official
+from tests.bench.test_spatial import OFFICIAL_SCRIPT, lines, needs_lists, official
 from tests.golden.spatial import cases
+from tests.parity import Compare
 
 BLIP = {"np_num": 8, "dropped_chunks": [], "image_size": 480, "weights": "blip-vqa"}
 SETTINGS = {
@@ -74,7 +75,7 @@ def scorer(
 CLASSES = Classes(spatial={"a cat near a dog"}, action={"a cat runs", "a cat near a dog"})
 
 
-def test_scores_equal_the_official_script():
+def test_scores_equal_the_official_script(parity: Compare):
     lists, scores = cases.three_in_one()
     values = {name: scores[name].tolist() for name in (ATTRIBUTE, SPATIAL, ACTION)}
     whole, _ = scorer(classes_of(lists), values)
@@ -83,7 +84,7 @@ def test_scores_equal_the_official_script():
         for i, text in enumerate(lists["complex_val"])
         for n in range(10)
     ]
-    np.testing.assert_array_equal(ours, official("three_in_one"))
+    parity("3-in-1", "score", ours, official("three_in_one"), against=OFFICIAL_SCRIPT)
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,9 @@ from gentron.errors import UserError
 
 PUBLISHED = {
     "compbench-shapes_v1": "bd3009d78f11707ba9d5f2f76dfd12932a11d664b7da6f426e20f68b5a89cff8",
+    "t2i-compbench-plus_2025-01": "dff9a67c56c32b1c562369930943d1530e92d6eaee62c01ccdb4119781c1b164",
+    "t2i-compbench_2023-11": "b559cb57defcf06994f1e771a39b443b2156458d758ba99e9b3f119b6e619a48",
+    "t2i-compbench_2024-02": "152fb5ff6701b45277508204ef1350c0afef38da1af5a7c875f8083aa935b5b7",
 }
 
 
