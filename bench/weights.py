@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import IO, Any
 
 from gentron.atomic import atomic_file
@@ -492,8 +493,10 @@ def make_random(id: str, models: Path | None = None, *, seed: int = 0) -> Locate
     random_weights = _module_function(weight, "random_weights")
     if random_weights is None:
         raise UserError(f"{weight.module} offers no random weights for '{id}'")
-    with atomic_file(target) as temporary:
-        random_weights(id, temporary, seed=seed)
+    with atomic_file(target) as temporary, TemporaryDirectory(dir=folder, prefix=".random-") as scratch:
+        made = Path(scratch) / weight.file  # torch.save writes the file's name into it: the same every time
+        random_weights(id, made, seed=seed)
+        os.replace(made, temporary)
         sha256 = _sha256(temporary)
     _remember(folder, id, target, sha256, random=True, first=None)
     return Located(id, target, sha256, True)

@@ -320,6 +320,21 @@ def test_random_weights_are_marked_and_the_same_for_a_seed(models: Path, tmp_pat
     assert make_random("compbench-objects", seed=1).sha256 != again.sha256, "random ones may be replaced"
 
 
+def test_random_file_does_not_depend_on_the_names_of_its_making(
+    models: Path, register: Register, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    def save(id: str, path: Path, *, seed: int) -> None:
+        torch.save({"x": torch.zeros(1)}, path)
+
+    register(module="bench.scorers.numeracy")
+    monkeypatch.setattr("bench.scorers.numeracy.random_weights", save)
+    first = make_random("tiny")
+    assert make_random("tiny") == first
+    assert sorted(path.name for path in models.iterdir()) == [".weights.json.lock", "tiny.bin", INDEX]
+
+
 def test_random_weights_leave_a_real_file_alone(models: Path, register: Register) -> None:
     register(module="bench.scorers.numeracy")
     put(models)
