@@ -24,6 +24,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -34,7 +35,7 @@ from torch import Tensor
 
 from bench.prompts import Prompt
 from bench.scorers import Context, Scored, ScorerRecord
-from bench.weights import locate
+from bench.weights import Located, locate
 from gentron.config import from_dict, to_dict
 from gentron.errors import UserError
 
@@ -501,6 +502,16 @@ def _short(probability: float) -> str:
     return f"{probability:.2f}".removeprefix("0")
 
 
+@lru_cache(maxsize=1)
+def load_network(located: Located, vocab: Located, image_size: int, device: str) -> BlipVqa:
+    """The network of these files. The last one is kept: 3-in-1 asks what color, shape and texture ask."""
+    state, architecture = load_state(
+        located.path, weights=located.id, image_size=image_size, random=located.random
+    )
+    network = build_network(state, architecture, image_size)
+    return BlipVqa(network, QuestionTokenizer(read_vocab(vocab.path)), image_size, device)
+
+
 def build(settings: dict[str, Any], context: Context) -> BlipVqaScorer:
     """The scorer of a protocol; MissingWeights before anything heavy is loaded."""
     from bench.phrases import phrase_source
@@ -509,15 +520,7 @@ def build(settings: dict[str, Any], context: Context) -> BlipVqaScorer:
     located = locate(chosen.weights, context.models)
     vocab = locate(VOCAB_ID, context.models)
     phrases = phrase_source(context.phrases, texts=[prompt.text for prompt in context.prompts])
-    state, architecture = load_state(
-        located.path, weights=chosen.weights, image_size=chosen.image_size, random=located.random
-    )
-    network = BlipVqa(
-        build_network(state, architecture, chosen.image_size),
-        QuestionTokenizer(read_vocab(vocab.path)),
-        chosen.image_size,
-        context.device,
-    )
+    network = load_network(located, vocab, chosen.image_size, context.device)
     record = ScorerRecord(
         name=NAME,
         version=VERSION,
