@@ -23,7 +23,7 @@ from bench.generate import requests
 from bench.prompts import Prompt
 from bench.protocol import Protocol, protocols_folder
 from bench.results import SystemRecord
-from bench.run import Stage, _images, work_folder
+from bench.run import Stage, make_images, work_folder
 from bench.shapes_prompts import realise
 from bench.shard import Shard
 from bench.systems import Collection, Request, System, SystemInfo, safe_name
@@ -220,7 +220,7 @@ def _made(
         FilePicture(
             f"{r.prompt_id}_{r.sample:02d}", folder / r.file, r.prompt_id, r.sample, expected=r.sha256
         )
-        for r in _images(system, wanted, folder, shard, stage)
+        for r in make_images(system, wanted, folder, shard, stage)
     ]
 
 

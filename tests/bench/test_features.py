@@ -128,7 +128,7 @@ def test_features_are_those_of_the_tool(
     with np.load(GOLDEN / "inception.npz") as stored:
         wanted = stored[mode]
     found = []
-    for image, features in zip(cases.pictures()[0], wanted, strict=False):
+    for image in cases.pictures()[0][: len(wanted)]:
         with torch.inference_mode():
             found.append(official_inception(inception.MODES[mode].prepare(image))[0].numpy())
     largest = np.abs(wanted).max(axis=1, keepdims=True)

@@ -8,7 +8,7 @@ import hashlib
 import json
 from pathlib import Path
 
-import av
+import av  # pyright: ignore[reportMissingImports]
 import numpy as np
 
 HERE = Path(__file__).parent
