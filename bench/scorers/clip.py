@@ -24,7 +24,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from bench.scorers import Context, Scored, ScorerRecord
-from gentron.atomic import atomic_file
 from gentron.config import from_dict, to_dict
 from gentron.errors import UserError
 
@@ -440,5 +439,4 @@ def random_weights(id: str, path: Path, *, seed: int) -> None:
         raise ValueError(f"clip has no weights '{id}'; known: {', '.join(ARCHITECTURES)}")
     sizes = small(ARCHITECTURES[id])
     data = {"state_dict": random_state(sizes, seed=seed), "architecture": to_dict(sizes)}
-    with atomic_file(path) as temporary:
-        torch.save(data, temporary)
+    torch.save(data, path)
