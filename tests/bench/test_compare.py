@@ -375,6 +375,18 @@ def test_results_of_schema_version_1_are_read() -> None:
     assert all(d.difference == 0 and d.verdict == "no difference shown" for d in found.deltas)
 
 
+def test_rounding_of_version_1_is_no_difference(tmp_path: Path) -> None:
+    """Six digits against all of them: thirds would differ by 3e-7 in one direction, and so significantly."""
+    base = write_scores(tmp_path / "a", {"color": np.full((40, 1), 1 / 3)})
+    other = write_scores(tmp_path / "b", {"color": np.full((40, 1), 1 / 3)}, digest="b")
+    rows = [line.split(",") for line in (base / "scores.csv").read_text().splitlines()]
+    for cells in rows[1:]:
+        cells[4], cells[5], cells[8] = "", "0.333333", ""
+    (base / "scores.csv").write_text("".join(",".join(cells) + "\n" for cells in rows))
+    (delta,) = both(base, other).deltas
+    assert (delta.difference, delta.num_differ, delta.verdict) == (0.0, 0, "no difference shown")
+
+
 # ---- what is shown ---------------------------------------------------------------------------------------
 
 
