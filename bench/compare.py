@@ -364,7 +364,7 @@ def _p(found: Effect | None) -> float:
 def _delta(found: Effect, p_holm: float | None, alpha: float, seed: int) -> Delta:
     between = found.intervals([1 - alpha], seed=seed)
     mde = None
-    if found.stderr is not None:
+    if found.stderr:  # where nothing differs the spread is not known, and is not zero
         mde = minimum_detectable_effect(found.stderr, 1, alpha=alpha)
     return Delta(
         metric=found.metric,

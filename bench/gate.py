@@ -302,7 +302,7 @@ def _beside(found: Effect, alpha: float, seed: int) -> MetricVerdict:
 
 def _row(found: Effect, alpha: float, *, verdict: str, reason: str, in_family: bool, **more) -> MetricVerdict:
     mde = None
-    if found.stderr is not None and not found.identical:
+    if found.stderr and not found.identical:
         mde = minimum_detectable_effect(found.stderr, 1, alpha=alpha)
     return MetricVerdict(
         metric=found.metric,
