@@ -101,12 +101,12 @@ def _table(found: Comparison) -> Table:
         "metric",
         "baseline",
         "candidate",
-        "difference",
+        "change",
         percent,
         "p",
         "Holm p",
         "MDE",
-        "prompts",
+        "n",
     ):
         table.add_column(heading, justify="left" if heading == "metric" else "right", overflow="fold")
     table.add_column("verdict")
@@ -130,7 +130,7 @@ def _notes(found: Comparison) -> list[str]:
     few = "" if len(found.family) == 1 else f" over the {len(found.family)} metrics of the family"
     lines = [
         *found.notes,
-        f"paired by prompt, seed and sample; intervals and p over prompts; Holm{few};"
+        f"paired by prompt, seed and sample; intervals and p over n prompts; Holm{few};"
         " MDE: the true difference that so many prompts find in 80 % of runs",
     ]
     lines += [f"{delta.metric}: {delta.note}" for delta in found.deltas if delta.note]
