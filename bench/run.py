@@ -108,11 +108,12 @@ def run(
     work: Path,
     out: Path,
     stage: Stage,
-    context: Context | None = None,
+    scorers: Scorers | None = None,
     shard: Shard | None = None,
 ) -> tuple[Result, Path] | None:
     """Make or find all images, score them and write the result; returns it and its folder.
 
+    scorers: of `build_scorers`, where they had to be built before the system.
     None in all processes but the first. Raises UserError that lists the images that are missing, corrupt or
     blank, unless settings.allow_missing.
     """
@@ -121,7 +122,7 @@ def run(
     for folder in (work, out):
         check_writable(folder / "any")
     folder = work_folder(work, protocol, system.info, seed=settings.seed)
-    scorers = build_scorers(protocol, settings.suite, context or Context(cache=work / "cache"))
+    scorers = scorers or build_scorers(protocol, settings.suite, Context(cache=work / "cache"))
     selected = protocol.select(settings.suite, limit=settings.limit)
     prompts = [prompt for prompt in selected if prompt.category in scorers.by_category]
     wanted = requests(

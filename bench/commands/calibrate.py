@@ -7,6 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bench.commands.options import (
+    Checkpoint,
+    Device,
+    GuidanceScale,
+    Limit,
+    Models,
+    NumInferenceSteps,
+    Work,
+)
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -33,16 +43,14 @@ def calibrate(
     images_per_prompt: Annotated[
         int | None, typer.Option(max=1000, min=1, help="Default: the protocol's.", show_default=False)
     ] = None,
-    limit: Annotated[int | None, typer.Option(help="First N prompts of each category only.")] = None,
+    limit: Limit = None,
     results_out: Annotated[Path, typer.Option(help="Where results of the runs go.")] = Path("runs/calibrate"),
-    work: Annotated[Path, typer.Option(help="Where images are kept for resuming.")] = Path("runs/bench"),
-    checkpoint: Annotated[Path | None, typer.Option(help="Where the weights of a named model are.")] = None,
-    num_inference_steps: Annotated[int | None, typer.Option(help="Denoising steps.", min=1)] = None,
-    guidance_scale: Annotated[float | None, typer.Option(help="1 is no guidance.")] = None,
-    models: Annotated[
-        Path | None, typer.Option(help="Folder of the scorers' networks.", show_default=False)
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    work: Work = Path("runs/bench"),
+    checkpoint: Checkpoint = None,
+    num_inference_steps: NumInferenceSteps = None,
+    guidance_scale: GuidanceScale = None,
+    models: Models = None,
+    device: Device = "auto",
     alpha: Annotated[float, typer.Option(help="The band is left by chance in this share of pairs.")] = 0.05,
 ) -> None:
     """Run base against base with new seeds and write how far each metric moves: the gate's noise."""
@@ -63,7 +71,7 @@ def calibrate(
         from bench.commands.compbench import default_protocol, scoring_device
         from bench.commands.progress import stage
         from bench.protocol import load_protocol
-        from bench.run import RunSettings, run
+        from bench.run import RunSettings, build_scorers, run
         from bench.scorers import Context
         from bench.systems import SystemOptions, parse_system
 
@@ -75,8 +83,9 @@ def calibrate(
             num_inference_steps=num_inference_steps,
             guidance_scale=guidance_scale,
         )
-        system = parse_system(model, options)
         context = Context(device=scoring_device(device), models=models, cache=work / "cache")
+        scorers = build_scorers(chosen, suite, context)
+        system = parse_system(model, options)
 
         def run_once(seed: int):
             settings = RunSettings(
@@ -86,7 +95,7 @@ def calibrate(
                 limit=limit,
                 allow_missing=False,
             )
-            return run(chosen, system, settings, work=work, out=results_out, stage=stage, context=context)
+            return run(chosen, system, settings, work=work, out=results_out, stage=stage, scorers=scorers)
 
         folders = measure(run_once, range(first_seed, first_seed + runs))
 

@@ -9,6 +9,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bench.commands.options import (
+    AllowMissing,
+    BatchSize,
+    Checkpoint,
+    Device,
+    GuidanceScale,
+    ImageSize,
+    Limit,
+    Models,
+    NumInferenceSteps,
+    RandomWeights,
+    Sampler,
+    Work,
+)
 from gentron.errors import UserError
 
 if TYPE_CHECKING:
@@ -54,26 +68,22 @@ def clipscore(
             max=1000, help="Default: as many as a folder holds, the protocol's, or 1.", show_default=False
         ),
     ] = None,
-    limit: Annotated[int | None, typer.Option(help="First N prompts of each category only.")] = None,
+    limit: Limit = None,
     seed: Annotated[
         int | None, typer.Option(help="Default: the protocol's, or 0.", show_default=False)
     ] = None,
-    models: Annotated[Path | None, typer.Option(help="Folder of the networks.", show_default=False)] = None,
+    models: Models = None,
     out: Annotated[Path, typer.Option(help="Where rows and figure go.")] = Path("results/clipscore"),
-    work: Annotated[Path, typer.Option(help="Where images are kept for resuming.")] = Path("runs/bench"),
-    checkpoint: Annotated[Path | None, typer.Option(help="Where the weights of a named model are.")] = None,
-    random_weights: Annotated[
-        bool, typer.Option("--random-weights", help="Run the model untrained, as a smoke test.")
-    ] = False,
-    num_inference_steps: Annotated[int | None, typer.Option(help="Denoising steps.")] = None,
-    guidance_scale: Annotated[float | None, typer.Option(help="1 is no guidance.")] = None,
-    sampler: Annotated[str | None, typer.Option(help="ddpm, ddim, dpmpp_2m, heun, unipc.")] = None,
-    image_size: Annotated[int | None, typer.Option(help="Pixels along a side.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Images per pass on a GPU.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
-    allow_missing: Annotated[
-        bool, typer.Option("--allow-missing", help="Score what is there; the figure says so.")
-    ] = False,
+    work: Work = Path("runs/bench"),
+    checkpoint: Checkpoint = None,
+    random_weights: RandomWeights = False,
+    num_inference_steps: NumInferenceSteps = None,
+    guidance_scale: GuidanceScale = None,
+    sampler: Sampler = None,
+    image_size: ImageSize = None,
+    batch_size: BatchSize = None,
+    device: Device = "auto",
+    allow_missing: AllowMissing = False,
 ) -> None:
     """CLIP score of pictures and their prompts, as a named view of the cosine.
 

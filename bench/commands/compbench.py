@@ -7,6 +7,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bench.commands.options import (
+    AllowMissing,
+    BatchSize,
+    Checkpoint,
+    Device,
+    GuidanceScale,
+    ImageSize,
+    Limit,
+    Models,
+    NumInferenceSteps,
+    Out,
+    RandomWeights,
+    Sampler,
+    Work,
+)
+
 if TYPE_CHECKING:
     from bench.protocol import Protocol
 
@@ -50,7 +66,7 @@ def compbench(
     images_per_prompt: Annotated[
         int | None, typer.Option(max=1000, help="Default: the protocol's.", show_default=False)
     ] = None,
-    limit: Annotated[int | None, typer.Option(help="First N prompts of each category only.")] = None,
+    limit: Limit = None,
     seed: Annotated[int | None, typer.Option(help="Default: the protocol's.", show_default=False)] = None,
     color_list: Annotated[
         str, typer.Option(help="Edition of T2I-CompBench's color list: current or pre-2025-09.")
@@ -58,24 +74,18 @@ def compbench(
     phrases: Annotated[
         str, typer.Option(help="Source of noun phrases: auto, frozen, spacy or rules.")
     ] = "auto",
-    models: Annotated[
-        Path | None, typer.Option(help="Folder of the scorers' networks.", show_default=False)
-    ] = None,
-    out: Annotated[Path, typer.Option(help="Where results go.")] = Path("results"),
-    work: Annotated[Path, typer.Option(help="Where images are kept for resuming.")] = Path("runs/bench"),
-    checkpoint: Annotated[Path | None, typer.Option(help="Where the weights of a named model are.")] = None,
-    random_weights: Annotated[
-        bool, typer.Option("--random-weights", help="Run the model untrained, as a smoke test.")
-    ] = False,
-    num_inference_steps: Annotated[int | None, typer.Option(help="Denoising steps.")] = None,
-    guidance_scale: Annotated[float | None, typer.Option(help="1 is no guidance.")] = None,
-    sampler: Annotated[str | None, typer.Option(help="ddpm, ddim, dpmpp_2m, heun, unipc.")] = None,
-    image_size: Annotated[int | None, typer.Option(help="Pixels along a side.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Images per pass on a GPU.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
-    allow_missing: Annotated[
-        bool, typer.Option("--allow-missing", help="Score what is there; the result says so.")
-    ] = False,
+    models: Models = None,
+    out: Out = Path("results"),
+    work: Work = Path("runs/bench"),
+    checkpoint: Checkpoint = None,
+    random_weights: RandomWeights = False,
+    num_inference_steps: NumInferenceSteps = None,
+    guidance_scale: GuidanceScale = None,
+    sampler: Sampler = None,
+    image_size: ImageSize = None,
+    batch_size: BatchSize = None,
+    device: Device = "auto",
+    allow_missing: AllowMissing = False,
 ) -> None:
     """Score a system on T2I-CompBench: the official lists and scorers, or the shapes world for mini.
 
@@ -106,7 +116,7 @@ def compbench(
     shard = Shard.from_environment()
     place = shard.device(device)
     context = Context(device=scoring_device(place), models=models, cache=work / "cache", phrases=phrases)
-    build_scorers(chosen, suite, context)  # a missing network is said before a model loads
+    scorers = build_scorers(chosen, suite, context)  # what is missing is said before a model loads
     options = SystemOptions(
         device=place,
         num_inference_steps=num_inference_steps,
@@ -128,7 +138,7 @@ def compbench(
     from bench.commands.progress import stage
 
     system = parse_system(model, options)
-    done = run(chosen, system, settings, work=work, out=out, stage=stage, context=context, shard=shard)
+    done = run(chosen, system, settings, work=work, out=out, stage=stage, scorers=scorers, shard=shard)
     shard.leave()
     if done is not None:
         _show(chosen, *done)

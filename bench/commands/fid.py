@@ -7,9 +7,24 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bench.commands.options import (
+    AllowMissing,
+    BatchSize,
+    Checkpoint,
+    Device,
+    GuidanceScale,
+    ImageSize,
+    Models,
+    NumInferenceSteps,
+    Out,
+    RandomWeights,
+    Sampler,
+    Work,
+)
 from gentron.errors import UserError
 
 if TYPE_CHECKING:
+    from bench.fid import Side
     from bench.fid_run import Done
     from bench.fid_sources import Measured
     from bench.shard import Shard
@@ -86,26 +101,18 @@ def fid(
             show_default=False,
         ),
     ] = None,
-    models: Annotated[
-        Path | None, typer.Option(help="Folder of the extractors' networks.", show_default=False)
-    ] = None,
-    out: Annotated[Path, typer.Option(help="Where results go.")] = Path("results"),
-    work: Annotated[Path, typer.Option(help="Where images and features are kept for resuming.")] = Path(
-        "runs/bench"
-    ),
-    checkpoint: Annotated[Path | None, typer.Option(help="Where the weights of a named model are.")] = None,
-    random_weights: Annotated[
-        bool, typer.Option("--random-weights", help="Run the model untrained, as a smoke test.")
-    ] = False,
-    num_inference_steps: Annotated[int | None, typer.Option(help="Denoising steps.")] = None,
-    guidance_scale: Annotated[float | None, typer.Option(help="1 is no guidance.")] = None,
-    sampler: Annotated[str | None, typer.Option(help="ddpm, ddim, dpmpp_2m, heun, unipc.")] = None,
-    image_size: Annotated[int | None, typer.Option(help="Pixels along a side.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Images per pass on a GPU.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
-    allow_missing: Annotated[
-        bool, typer.Option("--allow-missing", help="Measure what is there; the result says so.")
-    ] = False,
+    models: Models = None,
+    out: Out = Path("results"),
+    work: Work = Path("runs/bench"),
+    checkpoint: Checkpoint = None,
+    random_weights: RandomWeights = False,
+    num_inference_steps: NumInferenceSteps = None,
+    guidance_scale: GuidanceScale = None,
+    sampler: Sampler = None,
+    image_size: ImageSize = None,
+    batch_size: BatchSize = None,
+    device: Device = "auto",
+    allow_missing: AllowMissing = False,
 ) -> None:
     """Measure a set of images against a reference set: FID in four conventions, KID, CMMD and more.
 
@@ -154,9 +161,12 @@ def fid(
         save=save_reference,
     )
     if save_reference is not None and model is None and images is None:
-        if reference == "shapes":
+        if reference == "shapes" or not Path(reference).is_dir():
             raise ValueError("--save-reference alone needs --reference DIR")
-        side = reference_side(reference, None)
+        for name, value in (("num_images", num_images), ("features", features)):
+            if value is not None:
+                raise ValueError(f"--{name.replace('_', '-')} has no effect on --save-reference alone")
+        side = _reference_alone(reference, protocol, captions)
         seen = save_only(side, chosen, options, places=places, stage=stage, shard=shard)
         shard.leave()
         if seen is not None:
@@ -189,6 +199,21 @@ def fid(
     shard.leave()
     if done is not None:
         _show(done, compare_modes=compare_modes)
+
+
+def _reference_alone(reference: str, protocol: str | None, captions: Path | None) -> Side:
+    """A folder as it is, or with the files and the preparation that a protocol asks for."""
+    from bench.fid_sources import coco_protocol, folder_side, preparation
+
+    if protocol is None and captions is None:
+        return folder_side(reference)
+    if protocol not in (None, COCO) or captions is None:
+        raise ValueError(f"--save-reference alone takes --protocol {COCO} with --captions, or neither")
+    from bench.coco import read_captions
+
+    coco = coco_protocol(COCO)
+    name, prepare = preparation(coco.config.prepared)
+    return folder_side(reference, read_captions(captions, coco).files, name, prepare)
 
 
 def _measured(
