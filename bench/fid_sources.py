@@ -239,16 +239,21 @@ def preparation(prepared: Prepared) -> tuple[str, Prepare]:
 # ---- references ------------------------------------------------------------------------------------------
 
 
-def reference_side(where: str, images: Measured | None, *, files: Sequence[str] | None = None) -> Side:
+def reference_side(where: str, images: Measured, *, files: Sequence[str] | None = None) -> Side:
     """`shapes`, a folder of pictures, or a file that `--save-reference` wrote.
 
-    images: what it is for; None where only its file is wanted.
     files: the names that the folder must hold, where a protocol says so. Its pictures are prepared like the
     images.
     """
     if where == "shapes":
-        assert images is not None
         return shapes_side(images, seed=SHAPES_SEED)
+    return folder_side(where, files, images.side.prepared, images.side.prepare)
+
+
+def folder_side(
+    where: str, files: Sequence[str] | None = None, prepared: str = "", prepare: Prepare | None = None
+) -> Side:
+    """A folder of pictures, or a file that `--save-reference` wrote; see `reference_side`."""
     path = Path(where)
     if path.is_file():
         return stored_side(path)
@@ -262,8 +267,8 @@ def reference_side(where: str, images: Measured | None, *, files: Sequence[str] 
         id=safe_name(path.resolve().name),
         num_images=len(pictures),
         pictures=lambda: pictures,
-        prepared="" if images is None else images.side.prepared,
-        prepare=None if images is None else images.side.prepare,
+        prepared=prepared,
+        prepare=prepare,
     )
 
 

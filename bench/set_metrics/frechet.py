@@ -28,7 +28,7 @@ from gentron.errors import UserError
 BLOCK = 4096  # rows in float64 at a time
 EPS = float(np.finfo(np.float64).eps)
 _DTRMM: Any = get_blas_funcs("trmm", dtype=np.float64)  # triangular times general
-TOLERANCE = 1e-9  # of a nuclear norm, relative: above it the slower way is taken
+TOLERANCE = 1e-8  # of a nuclear norm, relative, as a bound that is far above the error itself
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,24 +175,24 @@ def _root_trace(a: _Wide | _Tall, b: _Wide | _Tall) -> float:
         return nuclear_norm(b.moments.factor.after(a.rows))
     if isinstance(b, _Wide):
         return nuclear_norm(a.moments.factor.after(b.rows))
-    # F^T S F needs one factor only: the reference's, which is kept from one set to the next
+    # F^T S F needs one factor only: the reference's, which is kept from one set to the next. More digits
+    # than its eigenvalues have are not to be had: the covariances lost them when they were summed
     factor = b.moments.factor
-    norm = _sum_of_roots(factor.transposed_before(factor.after(a.moments.covariance.T)))
-    return nuclear_norm(factor.transposed_before(a.moments.factor.matrix)) if norm is None else norm
+    return _sum_of_roots(factor.transposed_before(factor.after(a.moments.covariance.T)))[0]
 
 
 def nuclear_norm(matrix: np.ndarray) -> float:
-    """The sum of singular values, to about 1e-11 of itself."""
+    """The sum of singular values, to about 1e-10 of itself."""
     wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
-    norm = _sum_of_roots(wide @ wide.T)
-    if norm is None:
+    norm, error = _sum_of_roots(wide @ wide.T)
+    if error > TOLERANCE * norm:
         # squaring has cost too many digits; the singular values themselves have them, at three times the work
         return float(np.linalg.svd(matrix, compute_uv=False).sum())
     return norm
 
 
-def _sum_of_roots(gram: np.ndarray) -> float | None:
-    """The sum of the roots of a positive semidefinite matrix's eigenvalues; None if it is not precise.
+def _sum_of_roots(gram: np.ndarray) -> tuple[float, float]:
+    """The sum of the roots of a positive semidefinite matrix's eigenvalues, and a bound of its error.
 
     Of the matrix only the lower triangle is read.
 
@@ -203,7 +203,7 @@ def _sum_of_roots(gram: np.ndarray) -> float | None:
     roots = np.sqrt(np.maximum(values, 0.0))
     total, unsure = roots.sum(), EPS * max(float(values[-1]), 0.0) if len(values) else 0.0
     if total == 0.0:
-        return 0.0
+        return 0.0, 0.0
     with np.errstate(divide="ignore"):
         error = np.minimum(unsure / (2 * roots), np.sqrt(unsure)).sum()
-    return float(total) if error <= TOLERANCE * total else None
+    return float(total), float(error)

@@ -16,8 +16,9 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner, Result
 
+from bench.cli import app
 from bench.coco import choose, read_captions
-from bench.commands.fid import MODES, fid
+from bench.commands.fid import MODES
 from bench.features.inception import MODES as INCEPTION_MODES
 from bench.features.inception import Inception, random_state_dict
 from bench.fid import METRICS, jobs
@@ -27,7 +28,6 @@ from bench.protocol import load_protocol, protocols_folder
 from bench.results import read_result
 from bench.set_metrics.frechet import frechet_distance
 from bench.weights import RANDOM_NOTE, make_random
-from gentron.console import make_app
 from gentron.errors import UserError
 from gentron.shapes import render, sample_scene
 from gentron.shapes.scene import scene_rng
@@ -37,9 +37,6 @@ from tests.parity import Compare
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "set_metrics"
 ROOT = Path(__file__).parents[2]
-app = make_app("")
-app.command()(fid)
-app.command(name="none")(lambda: None)  # with one command alone its name would be no part of the line
 
 
 def write_scenes(folder: Path, count: int, seed: int) -> Path:
@@ -238,6 +235,11 @@ def test_bad_reference_images_too(tmp_path: Path, scenes: tuple[Path, Path]) -> 
         (["--num-images", "9999"], "compbench-shapes_v1 must hold at least 9999 images, got 1800"),
         (["--metrics", "fd-mini", "--compare-modes"], "--compare-modes needs a metric on Inception"),
         (["--save-reference", "stats.npz"], "--save-reference alone needs --reference DIR"),
+        (["--reference", ".", "--save-reference", "stats.txt"], "must end in .npz"),
+        (
+            ["--reference", ".", "--save-reference", "a.npz", "--num-images", "5"],
+            "--num-images has no effect on --save-reference alone",
+        ),
         (["--batch-size", "0"], "batch_size must be >= 1, got 0"),
     ],
 )
@@ -455,6 +457,13 @@ def test_coco_from_captions_to_result(
     (metric,) = result.set_metrics
     assert (metric.num_images, metric.reference.num_images) == (4, 6)
     assert metric.settings["prepared"] == "centre-bicubic-256"
+    stats = tmp_path / "val2014.npz"
+    saving = ["--protocol", "coco-30k_v1", "--captions", captions, "--reference", photos]
+    assert run(tmp_path, *saving, "--metrics", "fd-mini", "--save-reference", stats).exit_code == 0
+    words[words.index(photos)] = stats
+    assert run(tmp_path / "stored", *words).exit_code == 0
+    assert values(results(tmp_path / "stored")[0]) == pytest.approx(values(result), rel=1e-5)
+    words[words.index(stats)] = photos
     (photos / "COCO_val2014_000000000014.jpg").unlink()
     assert_one_line(run(tmp_path, *words), "1 of 6 reference images cannot be used")
 
@@ -469,7 +478,7 @@ def test_coco_pictures_are_cropped_and_brought_to_256() -> None:
 
 # ---- processes -------------------------------------------------------------------------------------------
 
-SCRIPT = "import tests.bench.test_fid as t; t.app()"
+SCRIPT = "from bench.cli import main; main()"
 
 
 def start(folder: Path, words: list[object], rank: int, world: int, port: int) -> subprocess.Popen:
