@@ -14,6 +14,7 @@ from bench.generate import read_rows
 from bench.images import encode_png
 from bench.protocol import load_protocol
 from bench.report import find_results
+from tests.bad_input import refused
 from tests.bench.worlds import write_perfect_folder
 
 PROTOCOL = load_protocol("compbench-shapes_v1")
@@ -33,12 +34,6 @@ def level(metrics: CategoryMetrics, view: str) -> float:
     mean = metrics.views[view].mean
     assert mean is not None
     return mean
-
-
-def assert_one_line(done: Result, message: str) -> None:
-    assert done.exit_code == 2, done.output
-    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
-    assert message in done.stderr
 
 
 @pytest.fixture
@@ -70,7 +65,7 @@ def test_bad_images_are_listed_and_fail_the_run(tmp_path: Path, perfect: Path) -
     (perfect / "shape-0000_00.png").write_bytes(encode_png(np.full((64, 64, 3), 7, np.uint8)))
     arguments = ["--model", f"folder:{perfect}", "--limit", "3"]
     done = run(tmp_path, *arguments)
-    assert_one_line(done, "3 of 18 images cannot be scored")
+    refused(done, "3 of 18 images cannot be scored")
     for words in ("color-0000_00 (missing)", "color-0001_00 (corrupt)", "shape-0000_00 (blank)"):
         assert words in done.stderr
     assert not (tmp_path / "results").exists()
@@ -130,7 +125,7 @@ def test_bad_input_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
 ) -> None:
     monkeypatch.setenv("GENTRON_MODELS", str(tmp_path / "none"))
-    assert_one_line(run(tmp_path, *arguments), message)
+    refused(run(tmp_path, *arguments), message)
     assert not (tmp_path / "results").exists() and not (tmp_path / "work").exists()
 
 
@@ -145,13 +140,13 @@ def test_bad_input_is_one_line(
 def test_bad_setting_is_one_line(
     tmp_path: Path, tiny_checkpoint: Path, arguments: list[str], message: str
 ) -> None:
-    assert_one_line(run(tmp_path, "--model", str(tiny_checkpoint), "--device", "cpu", *arguments), message)
+    refused(run(tmp_path, "--model", str(tiny_checkpoint), "--device", "cpu", *arguments), message)
     assert not (tmp_path / "work").exists()
 
 
 def test_empty_folder_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
-    assert_one_line(run(tmp_path, "--model", f"folder:{tmp_path / 'images'}"), "no images in")
+    refused(run(tmp_path, "--model", f"folder:{tmp_path / 'images'}"), "no images in")
 
 
 def test_untrained_model_says_so_everywhere(tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ from bench.weights import RANDOM_NOTE, make_random
 from gentron.errors import UserError
 from gentron.shapes import render, sample_scene
 from gentron.shapes.scene import scene_rng
+from tests.bad_input import refused
 from tests.bench.worlds import write_perfect_folder
 from tests.golden.set_metrics import cases
 from tests.parity import Compare
@@ -71,12 +72,6 @@ def results(tmp_path: Path) -> list:
 
 def values(result) -> dict[str, float]:
     return {metric.name: metric.value for metric in result.set_metrics}
-
-
-def assert_one_line(done: Result, message: str) -> None:
-    assert done.exit_code == 2, done.output
-    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
-    assert message in done.stderr
 
 
 TOOLS = {
@@ -198,7 +193,7 @@ def test_bad_images_are_listed_and_stop_the_run(tmp_path: Path) -> None:
     Image.open(images / "003.png").convert("CMYK").save(images / "003.tif")
     words = ["--images", images, "--metrics", "fd-mini"]
     done = run(tmp_path, *words)
-    assert_one_line(done, "2 of 9 images cannot be used: 001.png (corrupt), 002.png (blank)")
+    refused(done, "2 of 9 images cannot be used: 001.png (corrupt), 002.png (blank)")
     assert not (tmp_path / "results").exists()
     allowed = run(tmp_path, *words, "--allow-missing")
     assert allowed.exit_code == 0, allowed.output
@@ -213,7 +208,7 @@ def test_bad_reference_images_too(tmp_path: Path, scenes: tuple[Path, Path]) -> 
     reference = write_scenes(tmp_path / "reference", 8, 1)
     (reference / "004.png").write_bytes(b"")
     words = ["--images", scenes[0], "--reference", reference, "--metrics", "fd-mini"]
-    assert_one_line(run(tmp_path, *words), "1 of 8 reference images cannot be used: 004.png (corrupt)")
+    refused(run(tmp_path, *words), "1 of 8 reference images cannot be used: 004.png (corrupt)")
     allowed = run(tmp_path, *words, "--allow-missing")
     assert allowed.exit_code == 0 and "1 of 8 reference images cannot be used" in allowed.stdout
     assert results(tmp_path)[0].set_metrics[0].reference.num_images == 7
@@ -247,18 +242,18 @@ def test_bad_input_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], message: str
 ) -> None:
     monkeypatch.setenv("GENTRON_MODELS", str(tmp_path / "none"))
-    assert_one_line(run(tmp_path, *words), message)
+    refused(run(tmp_path, *words), message)
     assert not (tmp_path / "results").exists() and not (tmp_path / "work").exists()
 
 
 def test_too_few_images_are_said_before_any_work(tmp_path: Path, scenes: tuple[Path, Path]) -> None:
     words = ["--images", scenes[0], "--reference", scenes[1]]
     done = run(tmp_path, *words, "--metrics", "kd-mini")
-    assert_one_line(done, "kd_mini-autoencoder needs at least 1000 images on either side, got 24 and 24")
+    refused(done, "kd_mini-autoencoder needs at least 1000 images on either side, got 24 and 24")
     done = run(tmp_path, *words, "--metrics", "fd-infinity-mini")
-    assert_one_line(done, "needs at least 30 images")
+    refused(done, "needs at least 30 images")
     done = run(tmp_path, *words, "--metrics", "fd-mini", "--num-images", "25")
-    assert_one_line(done, "must hold at least 25 images, got 24")
+    refused(done, "must hold at least 25 images, got 24")
     assert not (tmp_path / "work").exists()
 
 
@@ -276,7 +271,7 @@ def test_missing_weights_skip_a_metric_and_never_make_a_number(
     assert "gentron-bench weights fetch inception" in result.skipped[0].reason
     assert "skipped: fid_clean: missing weights 'inception'" in done.stdout
     nothing = run(tmp_path, *words, "--metrics", "fid,cmmd")
-    assert_one_line(nothing, "nothing can be measured: missing weights 'inception'")
+    refused(nothing, "nothing can be measured: missing weights 'inception'")
     assert len(results(tmp_path)) == 1
 
 
@@ -308,9 +303,9 @@ def test_a_stored_reference_is_as_good_as_its_pictures(
     assert one.set_metrics[0].reference == two.set_metrics[0].reference
 
     wrong = run(tmp_path, "--images", scenes[0], "--reference", stats, "--models", models, "--metrics", "fid")
-    assert_one_line(wrong, "is of another mode: expected clean, got tf: not comparable")
+    refused(wrong, "is of another mode: expected clean, got tf: not comparable")
     wrong = run(tmp_path, "--images", scenes[0], "--reference", stats, "--metrics", "pr-mini")
-    assert_one_line(wrong, "holds mean and covariance of mini-autoencoder only")
+    refused(wrong, "holds mean and covariance of mini-autoencoder only")
     assert not (tmp_path / "results").exists()
 
 
@@ -329,9 +324,7 @@ def test_features_that_are_kept_measure_again_without_a_network(
     assert values(again) == values(first)
     assert first.set_metrics[0].settings["features"] == files[0].as_posix()
     assert again.is_rehearsal
-    assert_one_line(
-        run(tmp_path, *words, "--metrics", "fd-mini"), "the stored features are of inception-clean"
-    )
+    refused(run(tmp_path, *words, "--metrics", "fd-mini"), "the stored features are of inception-clean")
 
 
 def test_jobs_are_one_a_mode() -> None:
@@ -465,7 +458,7 @@ def test_coco_from_captions_to_result(
     assert values(results(tmp_path / "stored")[0]) == pytest.approx(values(result), rel=1e-5)
     words[words.index(stats)] = photos
     (photos / "COCO_val2014_000000000014.jpg").unlink()
-    assert_one_line(run(tmp_path, *words), "1 of 6 reference images cannot be used")
+    refused(run(tmp_path, *words), "1 of 6 reference images cannot be used")
 
 
 def test_coco_pictures_are_cropped_and_brought_to_256() -> None:
