@@ -1,7 +1,7 @@
 """The parity table: every comparison with an independent implementation, recorded as it is asserted.
 
-A test that takes the fixture `parity` compares ours with a reference's values. With `--parity=FILE` pytest runs
-just these tests, slow ones too, and writes what was measured. A row cannot be in the table without the
+A test that takes the fixture `parity` compares ours with a reference's values. With `--parity=FILE` pytest
+runs just these tests, slow ones too, and writes what was measured. A row cannot be in the table without the
 assertion that holds it.
 """
 
