@@ -12,7 +12,8 @@ from typing import Any, Literal, TypeVar
 
 from bench.aggregate import MetricValue, interval
 from bench.evidence import RESULT, SCORES, check_agreement
-from bench.results import Result, ScoreLine, phrase_sources, read_result, read_scores
+from bench.results import UNTRAINED_NOTE, Result, ScoreLine, phrase_sources, read_result, read_scores
+from bench.weights import RANDOM_NOTE
 from gentron.errors import UserError
 
 T = TypeVar("T")
@@ -208,9 +209,9 @@ def flags(result: Result) -> tuple[Flag, ...]:
     """Why the numbers are not, or not quite, the protocol's."""
     found = []
     if result.is_rehearsal:
-        found.append(Flag("random scorer weights", "random scorer weights: a rehearsal, not a result", "bad"))
+        found.append(Flag("random scorer weights", RANDOM_NOTE, "bad"))
     if result.system.untrained:
-        found.append(Flag("untrained", "untrained: random weights, a smoke test and not a result", "bad"))
+        found.append(Flag("untrained", UNTRAINED_NOTE, "bad"))
     if result.counts.missing:
         lost = f"{result.counts.missing} of {result.counts.expected} images are missing"
         text = f"{lost}: the means are over survivors only"

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.aggregate import MetricValue, clustered_mean
-from bench.results import Result, ScoreLine, read_result, read_scores
+from bench.results import UNTRAINED_NOTE, Result, ScoreLine, read_result, read_scores
+from bench.weights import RANDOM_NOTE
 from gentron.errors import UserError
 
 RESULT, SCORES = "result.json", "scores.csv"
@@ -38,9 +39,9 @@ class Evidence:
         """What makes its numbers no result, for every place that shows them."""
         flags = []
         if self.result.system.untrained:
-            flags.append("untrained: random weights, a smoke test and not a result")
+            flags.append(UNTRAINED_NOTE)
         if self.result.is_rehearsal:
-            flags.append("random scorer weights: a rehearsal, not a result")
+            flags.append(RANDOM_NOTE)
         return flags
 
 

@@ -9,7 +9,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from bench.aggregate import CategoryMetrics, MetricValue
-from bench.results import Result, phrase_sources, read_result
+from bench.results import UNTRAINED_NOTE, Result, phrase_sources, read_result
+from bench.weights import RANDOM_NOTE
 
 
 def reference(protocol: str, protocol_sha256: str) -> Result | None:
@@ -97,9 +98,9 @@ def warnings(result: Result) -> list[str]:
     """Why the numbers are not, or not quite, the protocol's."""
     lines = []
     if result.is_rehearsal:
-        lines.append("random scorer weights: a rehearsal, not a result.")
+        lines.append(f"{RANDOM_NOTE}.")
     if result.system.untrained:
-        lines.append("untrained: random weights, a smoke test and not a result.")
+        lines.append(f"{UNTRAINED_NOTE}.")
     if result.counts.missing:
         lines.append(f"{result.counts.missing} images are missing: the means are over survivors only.")
     if result.limit is not None:

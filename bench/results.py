@@ -25,6 +25,7 @@ from gentron.config import from_dict, to_dict
 from gentron.errors import UserError
 
 SCHEMA_VERSION = 2
+UNTRAINED_NOTE = "untrained: random weights, a smoke test and not a result"
 PACKAGES = (
     *("gentron", "torch", "torchvision", "transformers", "diffusers", "open_clip_torch", "torch-fidelity"),
     *("safetensors", "numpy", "scipy", "pillow"),

@@ -18,6 +18,7 @@ from bench.humaneval.statistics import (
     two_way_interval,
 )
 from bench.humaneval.study import GOLD, PAIR, REPEAT, Key, KeyTrial, Question, Rules, Study
+from bench.published import studies
 from gentron.errors import UserError
 
 SCHEMA_VERSION = 1
@@ -133,28 +134,24 @@ _NOTE = (
     "GenTron, section 4: user study on 100 PartiPrompts, 3000 responses, wording unpublished; win and draw"
     " are published, lose is what is left of 100. Another study: not comparable"
 )
-REFERENCES = (
-    Reference(
-        source="paper",
-        question="quality",
-        a="GenTron",
-        b="SDXL",
-        win=0.511,
-        draw=0.198,
-        lose=0.291,
-        note=_NOTE,
-    ),
-    Reference(
-        source="paper",
-        question="alignment",
-        a="GenTron",
-        b="SDXL",
-        win=0.423,
-        draw=0.429,
-        lose=0.148,
-        note=_NOTE,
-    ),
-)
+
+
+def references() -> list[Reference]:
+    """The paper's rows, one a question, as fractions."""
+    (published,) = studies()
+    return [
+        Reference(
+            source="paper",
+            question=question,
+            a=published.study.a,
+            b=published.study.b,
+            win=round(shares.win / 100, 4),
+            draw=round(shares.draw / 100, 4),
+            lose=round(shares.lose / 100, 4),
+            note=_NOTE,
+        )
+        for question, shares in published.study.questions.items()
+    ]
 
 
 # ---- votes -----------------------------------------------------------------------------------------------
@@ -338,7 +335,7 @@ def analyse(
         rules=study.rules,
         raters=raters,
         questions=[_result(question, votes, kept) for question in study.questions],
-        references=[row for row in REFERENCES if row.question in names],
+        references=[row for row in references() if row.question in names],
         resamples=NUM_RESAMPLES,
         notes=_notes(study, key, counted, raters, is_simulated),
     )
