@@ -300,17 +300,40 @@ def is_legible(objects: list[SceneObject], relation: str | None) -> bool:
     return relation not in ("inside", "overlapping") or any(o.texture == "plain" for o in objects)
 
 
-def _draw_kind(rng: np.random.Generator) -> tuple[int, str | None]:
-    """Number of objects and relation: 10 % one object, 27 % two, 27 % spatial, 18 % interaction, 18 % three.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SceneMixture:
+    """Shares of the kinds of training scenes; each tuple sums to 1.
 
     Rejections (held-out combinations, no room) make the shares of scenes drawn smaller for three objects.
     """
-    kind = rng.choice(5, p=[0.10, 0.27, 0.27, 0.18, 0.18])
+
+    kinds: tuple[float, float, float, float, float] = (0.10, 0.27, 0.27, 0.18, 0.18)
+    """One object, two, two in a spatial relation, two that interact, three."""
+    interactions: tuple[float, float, float] = (1 / 3, 1 / 3, 1 / 3)
+    """Touching, inside, overlapping."""
+
+    def __post_init__(self) -> None:
+        for name in ("kinds", "interactions"):
+            shares = getattr(self, name)
+            if min(shares) < 0 or abs(sum(shares) - 1) > 1e-9:
+                raise ValueError(f"{name} must be shares that sum to 1, got {shares}")
+
+
+DEFAULT_MIXTURE = SceneMixture()
+
+
+def _draw_kind(rng: np.random.Generator, mixture: SceneMixture) -> tuple[int, str | None]:
+    """Number of objects and relation; half of the scenes of three objects have a spatial one."""
+    kind = rng.choice(5, p=mixture.kinds)
     relation = None
     if kind == 2 or (kind == 4 and rng.random() < 0.5):
         relation = SPATIAL[int(rng.integers(len(SPATIAL)))]
     if kind == 3:
-        relation = INTERACTIONS[int(rng.integers(len(INTERACTIONS)))]
+        # equal shares keep the draw they always had: the pictures of the first world hang on it
+        if mixture.interactions == DEFAULT_MIXTURE.interactions:
+            relation = INTERACTIONS[int(rng.integers(len(INTERACTIONS)))]
+        else:
+            relation = INTERACTIONS[int(rng.choice(3, p=mixture.interactions))]
     return (1 if kind == 0 else 3 if kind == 4 else 2), relation
 
 
@@ -326,10 +349,10 @@ def _draw_sizes(rng: np.random.Generator, count: int, relation: str | None) -> l
     return sizes
 
 
-def sample_scene(rng: np.random.Generator) -> Scene:
+def sample_scene(rng: np.random.Generator, mixture: SceneMixture = DEFAULT_MIXTURE) -> Scene:
     """A training scene: never one with a held-out combination."""
     while True:
-        count, relation = _draw_kind(rng)
+        count, relation = _draw_kind(rng, mixture)
         objects = _draw_objects(rng, count, _draw_sizes(rng, count, relation))
         if is_heldout(Scene(tuple(objects), relation)) or not is_legible(objects, relation):
             continue

@@ -24,7 +24,7 @@ Out = Annotated[Path, typer.Option("--out", help="Run folder.")]
 @app.command()
 def t2i(
     recipe: Annotated[
-        str, typer.Option(help="mini, mini_stage2, xl2_stage1, xl2_stage2, g2_stage1, g2_stage2.")
+        str, typer.Option(help="mini, mini_stage2, mini_stage3, xl2_stage1, xl2_stage2, g2_stage1, g2_stage2.")
     ] = "mini",
     data: Annotated[
         str, typer.Option(help="shapes, or a folder of captioned pictures or WebDataset shards.")
@@ -48,9 +48,11 @@ def t2i(
     """Train a text-to-image model; ends with a model folder at OUT/model."""
     from rich.console import Console
 
+    from gentron.allocator import keep_freed_memory
     from gentron.pipeline import usable_device
     from gentron.train import t2i as training
 
+    keep_freed_memory()
     chosen = training.resolve_recipe(recipe, autoencoder=autoencoder, text=text)
     where = usable_device(device)
     console = Console(stderr=True)

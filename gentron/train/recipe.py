@@ -7,6 +7,7 @@ from typing import Literal
 
 from gentron.model import GenTronConfig
 from gentron.samplers import SAMPLERS
+from gentron.shapes.scene import DEFAULT_MIXTURE, SceneMixture
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,6 +52,8 @@ class TrainRecipe:
 
     pool_size: int = 100_000
     """Scenes of the built-in world that are drawn and encoded once; a folder has its own size."""
+    scenes: SceneMixture = DEFAULT_MIXTURE
+    """Which kinds of scenes the built-in world draws."""
     validation_size: int = 128
 
     log_every: int

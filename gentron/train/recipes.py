@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from gentron import presets
+from gentron.shapes.scene import SceneMixture
 from gentron.train.recipe import TrainRecipe
 
 SAMPLE_PROMPTS = (
@@ -69,6 +70,19 @@ def mini_stage2() -> TrainRecipe:
     )
 
 
+def mini_stage3() -> TrainRecipe:
+    """The built-in model, from the weights of `mini_stage2`: more interactions, whose large objects span
+    several tokens and are learned last; bf16, which is the faster one where the processor has it."""
+    return replace(
+        mini_stage2(),
+        precision="bf16",  # on an AMD EPYC with AVX512-BF16 2.4 times the images/s of fp32
+        total_images=320_000,
+        learning_rate=6e-4,
+        pool_size=60_000,
+        scenes=SceneMixture(kinds=(0.08, 0.15, 0.20, 0.43, 0.14), interactions=(0.2, 0.4, 0.4)),
+    )
+
+
 def xl2_stage1() -> TrainRecipe:
     """XL/2 at 256 px: 500K steps of 2048 images (P), AdamW at a constant 1e-4 (P)."""
     return TrainRecipe(
@@ -124,6 +138,7 @@ def g2_stage2() -> TrainRecipe:
 RECIPES: dict[str, Callable[[], TrainRecipe]] = {
     "mini": mini,
     "mini_stage2": mini_stage2,
+    "mini_stage3": mini_stage3,
     "xl2_stage1": xl2_stage1,
     "xl2_stage2": xl2_stage2,
     "g2_stage1": g2_stage1,

@@ -124,6 +124,7 @@ def make_source(
             seed=seed,
             pool_size=recipe.pool_size,
             validation_size=recipe.validation_size,
+            mixture=recipe.scenes,
             on_progress=lambda done: bar.update(task, completed=done),
         )
 
