@@ -42,6 +42,11 @@ def bundled(model: str) -> Path:
     return weights_folder() / model
 
 
+def bundled_mini() -> Path:
+    """The built-in image model."""
+    return bundled("mini")
+
+
 def bundled_part(part: str, *, model: str = "mini") -> Path:
     """The folder of a bundled model's "autoencoder", "clip" or "t5", its own or shared.
 

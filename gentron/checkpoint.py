@@ -21,6 +21,7 @@ from torch import Tensor
 from gentron.atomic import atomic_file as atomic_file
 from gentron.atomic import atomic_folder
 from gentron.bundled import BUNDLED_MODELS, bundled, is_shared, shared_folder
+from gentron.bundled import bundled_mini as bundled_mini
 from gentron.config import from_dict, to_dict
 from gentron.diffusion import NoiseSchedule, PredictionType, check_prediction_type
 from gentron.errors import UserError
