@@ -50,6 +50,7 @@ class ShapesSource:
         pool_size: int,
         validation_size: int,
         mixture: SceneMixture = DEFAULT_MIXTURE,
+        off_grid: float = 0.0,
         on_progress: Callable[[int], None] = lambda done: None,
     ) -> None:
         if pool_size < 1 or validation_size < 1:

@@ -83,7 +83,7 @@ def mini_stage3() -> TrainRecipe:
     )
 
 
-def xl2_stage1() -> TrainRecipe:
+def xl2_256() -> TrainRecipe:
     """XL/2 at 256 px: 500K steps of 2048 images (P), AdamW at a constant 1e-4 (P)."""
     return TrainRecipe(
         model=presets.xl_2(),
@@ -109,10 +109,10 @@ def xl2_stage1() -> TrainRecipe:
     )
 
 
-def xl2_stage2() -> TrainRecipe:
+def xl2_512() -> TrainRecipe:
     """XL/2 at 512 px, from the weights of stage 1: 300K steps of 784 images (P)."""
     return replace(
-        xl2_stage1(),
+        xl2_256(),
         image_size=512,  # P
         global_batch_size=784,  # P
         micro_batch_size=8,  # ours
@@ -125,22 +125,25 @@ def xl2_stage2() -> TrainRecipe:
     )
 
 
-def g2_stage1() -> TrainRecipe:
+def g2_256() -> TrainRecipe:
     """G/2 at 256 px, as XL/2 (P)."""
-    return replace(xl2_stage1(), model=presets.g_2(), micro_batch_size=8)
+    return replace(xl2_256(), model=presets.g_2(), micro_batch_size=8)
 
 
-def g2_stage2() -> TrainRecipe:
+def g2_512() -> TrainRecipe:
     """G/2 at 512 px, as XL/2 (P)."""
-    return replace(xl2_stage2(), model=presets.g_2(), micro_batch_size=2)
+    return replace(xl2_512(), model=presets.g_2(), micro_batch_size=2)
 
 
 RECIPES: dict[str, Callable[[], TrainRecipe]] = {
     "mini": mini,
     "mini_stage2": mini_stage2,
     "mini_stage3": mini_stage3,
-    "xl2_stage1": xl2_stage1,
-    "xl2_stage2": xl2_stage2,
-    "g2_stage1": g2_stage1,
-    "g2_stage2": g2_stage2,
+    "xl2_256": xl2_256,
+    "xl2_512": xl2_512,
+    "g2_256": g2_256,
+    "g2_512": g2_512,
 }
+
+ALIASES = {"xl2_stage1": "xl2_256", "xl2_stage2": "xl2_512", "g2_stage1": "g2_256", "g2_stage2": "g2_512"}
+"""Older names, still understood."""

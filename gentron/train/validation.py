@@ -87,13 +87,17 @@ class SampleSet(NamedTuple):
 
 
 def sample_set(
-    text_encoders: TextEncoders, like: Batch, recipe: TrainRecipe, *, seed: int, device: torch.device
+    text_encoders: TextEncoders,
+    shape: tuple[int, ...],
+    recipe: TrainRecipe,
+    *,
+    seed: int,
+    device: torch.device,
 ) -> SampleSet | None:
-    """like: any batch of the data, for the latents' shape.   None if the recipe has no prompts."""
+    """shape: of one sample's latents, (C, H, W) or (F, C, H, W).   None if the recipe has no prompts."""
     prompts = list(recipe.sample_prompts)
     if not prompts:
         return None
-    shape = tuple(like.latents.shape[1:])
     noise = torch.stack([normal(seed, i, Stream.SAMPLING, shape) for i in range(len(prompts))])
     return SampleSet(
         text_encoders.encode(prompts).to(device),
