@@ -24,6 +24,9 @@ class Stream(IntEnum):
     JOINT_DIFFUSION = 11
     HELD_BACK_CLIP = 12
     HELD_BACK_CLIP_CAPTION = 13
+    CLIP = 15
+    CLIP_CAPTION = 16
+    MOTION_TEXT = 17
 
 
 def keyed_rng(seed: int, index: int, stream: Stream) -> np.random.Generator:

@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from gentron.shapes.captions import NOUNS, RELATION_PHRASES, SHAPE_ADJECTIVES
+from gentron.shapes.motion import Motion
+from gentron.shapes.motion_captions import (
+    BACK,
+    BESIDE_PHRASES,
+    DIRECTION_PHRASES,
+    MOVE_PHRASES,
+    SPEED_WORDS,
+    STILL_PHRASES,
+    VIDEO_FRAME,
+)
 from gentron.shapes.scene import COLORS, SHAPES, SIZES, TEXTURES
 
 if TYPE_CHECKING:
@@ -25,18 +36,31 @@ def words() -> list[str]:
     return list(dict.fromkeys([*SPECIAL, *FRAME_WORDS, *phrases, *adjectives, *names, *CANONICAL]))
 
 
-def build_tokenizer(*, begin: bool, max_length: int) -> PreTrainedTokenizerFast:
-    """A lower-casing word tokenizer; `begin` adds <s> in front (CLIP), </s> always closes."""
+def motion_words() -> list[str]:
+    """The words of pictures and clips: those of `words()` in their places, then what only clips need."""
+    directions = [phrase for options in DIRECTION_PHRASES.values() for phrase in options]
+    speeds = SPEED_WORDS.values()
+    phrases = [*MOVE_PHRASES, *directions, *STILL_PHRASES, *BESIDE_PHRASES, *speeds, BACK, VIDEO_FRAME]
+    return list(dict.fromkeys([*words(), *" ".join(phrases).split(), *Motion]))
+
+
+def build_tokenizer(
+    *, begin: bool, max_length: int, vocabulary: Sequence[str] | None = None
+) -> PreTrainedTokenizerFast:
+    """A lower-casing word tokenizer; `begin` adds <s> in front (CLIP), </s> always closes.
+
+    vocabulary: `words()` unless given.
+    """
     from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
-    vocabulary = {word: i for i, word in enumerate(words())}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    ids = {word: i for i, word in enumerate(vocabulary or words())}
+    tokenizer = Tokenizer(models.WordLevel(ids, unk_token="<unk>"))
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\w-]+|[^\w\s]"), "removed", invert=True)
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<s> $A </s>" if begin else "$A </s>",
-        special_tokens=[(word, vocabulary[word]) for word in ("<s>", "</s>")],
+        special_tokens=[(word, ids[word]) for word in ("<s>", "</s>")],
     )
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
