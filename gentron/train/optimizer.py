@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from gentron.model import is_temporal
 from gentron.train.recipe import TrainRecipe
 
 
@@ -29,11 +30,6 @@ def make_optimizer(model: nn.Module, recipe: TrainRecipe) -> torch.optim.AdamW:
         weight_decay=recipe.weight_decay,
         fused=True,
     )
-
-
-def is_temporal(name: str) -> bool:
-    """A weight that the text-to-image model does not have."""
-    return ".temporal_attention." in name
 
 
 def learning_rate_at(recipe: TrainRecipe, samples_seen: int) -> float:

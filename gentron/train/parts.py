@@ -216,7 +216,7 @@ def export(
     parts: dict[str, Path] = {}
     autoencoder = _checkpoint_part("autoencoder", recipe.autoencoder, parts)
     assert autoencoder is not None
-    schedule = schedule_of(recipe)
+    schedule, temporal = schedule_of(recipe), recipe.model.temporal
     device_name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     config = CheckpointConfig(
         model=recipe.model,
@@ -239,6 +239,9 @@ def export(
             sampler=recipe.sampler,
             num_inference_steps=recipe.num_inference_steps,
             guidance_scale=recipe.guidance_scale,
+            num_frames=temporal.num_frames if temporal else 1,
+            fps=temporal.fps if temporal else None,
+            motion_guidance_scale=recipe.video.motion_guidance_scale if recipe.video else 1.0,
         ),
         training={
             "recipe": to_dict(recipe),

@@ -8,6 +8,7 @@ from typing import Literal
 
 from gentron.model import GenTronConfig
 from gentron.samplers import SAMPLERS
+from gentron.shapes.motion import DEFAULT_MOTION_MIXTURE, MotionMixture
 from gentron.shapes.scene import DEFAULT_MIXTURE, SceneMixture
 
 
@@ -47,6 +48,8 @@ class VideoRecipe:
 
     pool_size: int = 2_500
     """Clips of the built-in world that are drawn and encoded once; a folder has its own size."""
+    mixture: MotionMixture = DEFAULT_MOTION_MIXTURE
+    """Which kinds of clips the built-in world draws."""
     motion_guidance_scale: float = 1.0
 
     def __post_init__(self) -> None:

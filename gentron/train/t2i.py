@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from PIL import Image
 from rich.console import Console
@@ -27,7 +26,15 @@ from gentron.train.prefetch import trim_padding
 from gentron.train.recipe import TrainRecipe
 from gentron.train.run_folder import check_run_folder
 from gentron.train.task import Prepared, Task
-from gentron.train.validation import sample_grid, sample_set, validation_losses, validation_set
+from gentron.train.validation import (
+    draw_samples,
+    losses_row,
+    middle_timesteps,
+    sample_set,
+    tiled,
+    validation_losses,
+    validation_set,
+)
 
 
 class PictureBatch(NamedTuple):
@@ -53,7 +60,9 @@ def text_to_image(
     schedule = schedule_of(recipe)
     weights = loss_weights(recipe, schedule).to(device)
     held_back = source.held_back()
-    fixed = validation_set(held_back, text_encoders, schedule, seed=seed, device=device)
+    fixed = validation_set(
+        held_back, text_encoders, middle_timesteps(schedule), seed=seed, device=device
+    )
     latent_shape = tuple(held_back.latents.shape[1:])
     sampled = sample_set(text_encoders, latent_shape, recipe, seed=seed, device=device)
 
@@ -87,13 +96,11 @@ def text_to_image(
         return errors.sum() / recipe.global_batch_size
 
     def validate(model: GenTron) -> dict[str, dict[str, float]]:
-        losses = validation_losses(model, fixed, schedule, recipe)
-        mean = float(np.mean(list(losses.values())))
-        return {"validation": {"loss": mean, **{f"t{t}": loss for t, loss in losses.items()}}}
+        return {"validation": losses_row(validation_losses(model, fixed, schedule, recipe))}
 
     def sample(model: GenTron) -> Image.Image:
         assert sampled is not None
-        return sample_grid(model, sampled, autoencoder, schedule, recipe)
+        return tiled(draw_samples(model, sampled, autoencoder, schedule, recipe), 4)
 
     return Task(
         data=source.name,
