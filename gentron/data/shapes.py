@@ -53,9 +53,7 @@ def shifted(scene: Scene, rng: np.random.Generator) -> Scene:
     return Scene(tuple(o.at(o.x + move[0], o.y + move[1]) for o in scene.objects), scene.relation)
 
 
-def world_fingerprint(
-    pool_seed: int, mixture: SceneMixture = DEFAULT_MIXTURE, off_grid: float = 0.0
-) -> str:
+def world_fingerprint(pool_seed: int, mixture: SceneMixture = DEFAULT_MIXTURE, off_grid: float = 0.0) -> str:
     """Changes when the world's scenes or pictures change, whoever forgot to raise WORLD_VERSION."""
     digest = hashlib.sha256(f"world {WORLD_VERSION} seed {pool_seed}".encode())
     if off_grid:

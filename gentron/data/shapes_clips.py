@@ -16,7 +16,14 @@ from gentron.data.latents import latent_cache
 from gentron.data.shapes import Encode
 from gentron.data.source import Batch, item_of_index
 from gentron.pixels import to_unit_range
-from gentron.shapes import MotionMixture, MovingScene, clip_caption, opposite_caption, render_clip, sample_clip
+from gentron.shapes import (
+    MotionMixture,
+    MovingScene,
+    clip_caption,
+    opposite_caption,
+    render_clip,
+    sample_clip,
+)
 from gentron.shapes.motion import DEFAULT_MOTION_MIXTURE, MOTION_VERSION
 from gentron.shapes.scene import CANVAS, WORLD_VERSION
 

@@ -22,9 +22,7 @@ Out = Annotated[Path, typer.Option("--out", help="Run folder.")]
 ResumeOption = Annotated[Resume, typer.Option(help="auto: go on if the folder holds a run.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...; auto takes a GPU if there is one.")]
 Seed = Annotated[int, typer.Option(min=0, max=2**64 - 1, help="Decides weights, data order, noise.")]
-AutoencoderFolder = Annotated[
-    Path | None, typer.Option("--autoencoder", help="Folder; else the recipe's.")
-]
+AutoencoderFolder = Annotated[Path | None, typer.Option("--autoencoder", help="Folder; else the recipe's.")]
 Text = Annotated[Path | None, typer.Option(help="Folder with clip/ and t5/; else the recipe's.")]
 Cache = Annotated[Path, typer.Option(help="Where encoded latents are kept.")]
 CACHE = Path("~/.cache/gentron/latents")
@@ -91,6 +89,9 @@ def t2v(
     out: Out = Path("runs/mini-t2v"),
     resume: ResumeOption = Resume.NEVER,
     device: Device = "auto",
+    total_samples: Annotated[
+        int | None, typer.Option(min=1, help="Length of the training and its schedules; else the recipe's.")
+    ] = None,
     max_samples: Annotated[
         int | None, typer.Option(min=1, help="Stop after so many samples; the learning-rate schedule stays.")
     ] = None,
@@ -115,7 +116,11 @@ def t2v(
 
     keep_freed_memory()
     chosen = training.resolve_recipe(
-        recipe, autoencoder=autoencoder, text=text, temporal_only=temporal_only
+        recipe,
+        autoencoder=autoencoder,
+        text=text,
+        temporal_only=temporal_only,
+        total_samples=total_samples,
     )
     where = usable_device(device)
     console = Console(stderr=True)

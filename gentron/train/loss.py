@@ -74,7 +74,7 @@ def draw_clips(
     shape: tuple[int, ...],
     num_timesteps: int,
 ) -> ClipDraw:
-    """As `draw`, for clips of shape (F, C, H, W): one timestep a clip, but for a share of the first frames."""
+    """As `draw`, for clips of shape (F, C, H, W): one timestep a clip, but for some of the first frames."""
     noise = np.empty((len(global_indices), *shape), np.float32)
     timesteps = torch.empty((len(global_indices), shape[0]), dtype=torch.int64)
     has_loss = torch.ones_like(timesteps, dtype=torch.bool)

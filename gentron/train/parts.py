@@ -69,9 +69,8 @@ def _named_recipe(name: str, task: str) -> TrainRecipe:
         raise UserError(f"unknown recipe {name!r}; known: {', '.join(recipes_of(task))}")
     recipe = RECIPES[name]()
     if _task_of(recipe) != task:
-        raise UserError(
-            f"{name} is a recipe of `gentron train {_task_of(recipe)}`; known here: {', '.join(recipes_of(task))}"
-        )
+        known = ", ".join(recipes_of(task))
+        raise UserError(f"{name} is a recipe of `gentron train {_task_of(recipe)}`; known here: {known}")
     return recipe
 
 

@@ -39,7 +39,7 @@ class VideoRecipe:
     training (linear between; None: the same)."""
     first_frame_share_end: float | None = None
     clean_first_frame: float = 0.4
-    """Of these, the share whose first frame has timestep 0 and no loss; in the rest it has u * t, u uniform."""
+    """Of these, the share whose first frame has timestep 0 and no loss; the rest have u * t, u uniform."""
 
     temporal_learning_rate: float
     """Of the temporal weights; the recipe's learning_rate is that of all others."""

@@ -127,10 +127,10 @@ def mini_t2v() -> TrainRecipe:
             temporal_learning_rate=1e-3,
             pool_size=4_000,
         ),
-        validation_size=64,
+        validation_size=32,  # 52 evaluations of a held-back set take 20 s
         log_every=800,
-        validate_every=8_000,
-        sample_every=8_000,
+        validate_every=16_000,
+        sample_every=16_000,
         checkpoint_every=4_000,
         sample_prompts=MOTION_PROMPTS,
     )
@@ -179,7 +179,7 @@ def xl2_512() -> TrainRecipe:
 
 
 def xl2_t2v() -> TrainRecipe:
-    """XL/2's clips, from the weights of xl2_512: 128 clips of 8 frames at 4 fps (P), joint with pictures (P)."""
+    """XL/2's clips, from the weights of xl2_512: 128 clips of 8 frames at 4 fps, joint with pictures (P)."""
     return replace(
         xl2_512(),  # short side 512 (P), AdamW at a constant 1e-4 (P)
         model=replace(presets.xl_2(), temporal=TemporalConfig(num_frames=8, fps=4.0)),  # P

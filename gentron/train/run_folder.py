@@ -1,4 +1,4 @@
-"""A run folder's config.json: claimed by a new run, compared by a resumed one, upgraded from older formats."""
+"""A run folder's config.json: claimed by a new run, compared by a resumed one, upgraded where it is old."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`gentron train t2i`: pictures with captions as a task of the loop, and the run from recipe to model folder."""
+"""`gentron train t2i`: captioned pictures as a task of the loop, and the run from recipe to model folder."""
 
 # B samples of a micro-batch, C latent channels, H W latent size
 
@@ -60,9 +60,7 @@ def text_to_image(
     schedule = schedule_of(recipe)
     weights = loss_weights(recipe, schedule).to(device)
     held_back = source.held_back()
-    fixed = validation_set(
-        held_back, text_encoders, middle_timesteps(schedule), seed=seed, device=device
-    )
+    fixed = validation_set(held_back, text_encoders, middle_timesteps(schedule), seed=seed, device=device)
     latent_shape = tuple(held_back.latents.shape[1:])
     sampled = sample_set(text_encoders, latent_shape, recipe, seed=seed, device=device)
 

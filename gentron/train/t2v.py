@@ -1,4 +1,4 @@
-"""`gentron train t2v`: clips, joint with pictures, as a task of the loop, and the run from recipe to model folder.
+"""`gentron train t2v`: clips and pictures as a task of the loop, and the run from recipe to model folder.
 
 A step is keyed on its number: with probability p_motion_free it is motion-free and takes pictures (or, where
 there are none, clips under the identity mask), else it takes clips.
@@ -13,7 +13,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from PIL import Image
 from rich.console import Console
@@ -253,12 +252,21 @@ def make_validation(
 
 
 def resolve_recipe(
-    name: str, *, autoencoder: Path | None, text: Path | None, temporal_only: bool
+    name: str,
+    *,
+    autoencoder: Path | None,
+    text: Path | None,
+    temporal_only: bool = False,
+    total_samples: int | None = None,
 ) -> TrainRecipe:
     """As parts.resolve_recipe, with what `train t2v` adds on the command line."""
     recipe = parts.resolve_recipe(name, task="t2v", autoencoder=autoencoder, text=text)
     assert recipe.video is not None
-    return replace(recipe, video=replace(recipe.video, temporal_only=temporal_only))
+    return replace(
+        recipe,
+        total_images=total_samples or recipe.total_images,
+        video=replace(recipe.video, temporal_only=temporal_only),
+    )
 
 
 def default_initial(name: str) -> Path | None:

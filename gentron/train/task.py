@@ -30,7 +30,7 @@ class Prepared(NamedTuple, Generic[B]):
 
 @dataclass(frozen=True, kw_only=True)
 class Task(Generic[M, B]):
-    """All functions are called under the recipe's autocast, but `prepare`, which runs in the prefetch thread."""
+    """loss, validate and sample are called under the recipe's autocast, prepare in the prefetch thread."""
 
     data: str
     """Where the samples come from, for the run's record."""
