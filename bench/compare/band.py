@@ -6,8 +6,8 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.comparable import NotComparable
-from bench.results import Provenance, Result, SystemRecord
+from bench.compare.comparable import NotComparable
+from bench.results.record import Provenance, Result, SystemRecord
 from gentron.config import from_dict, to_dict
 from gentron.errors import UserError
 

@@ -11,13 +11,14 @@ from pathlib import Path
 import numpy as np
 from scipy import special
 
-from bench.band import AARuns, Band, MetricBand, Source
-from bench.comparable import require_comparable
-from bench.compare import Effect, category_effect, pair
-from bench.evidence import Evidence
-from bench.gate import INCONCLUSIVE, REGRESSION, Tolerance, judge, overall
-from bench.results import Result, ScoreLine, provenance
-from bench.statistics import ALPHA
+from bench.compare.band import AARuns, Band, MetricBand, Source
+from bench.compare.comparable import require_comparable
+from bench.compare.effects import Effect
+from bench.compare.gate import INCONCLUSIVE, REGRESSION, Tolerance, judge, overall
+from bench.compare.paired import category_effect, pair
+from bench.compare.statistics import ALPHA
+from bench.results.evidence import Evidence
+from bench.results.record import Result, ScoreLine, provenance
 from gentron.config import to_dict
 from gentron.errors import UserError
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from bench.evidence import Evidence
-from bench.results import ScoreLine, SetMetric
+from bench.results.evidence import Evidence
+from bench.results.record import ScoreLine, SetMetric
 from gentron.config import to_dict
 from gentron.errors import UserError
 

@@ -1,165 +1,29 @@
 """Two results -> paired differences with intervals, p, Holm p and power, and the prompts that moved most.
 
-Decides; commands/compare.py prints. Numbers: bench/statistics.py. What may be compared: bench/comparable.py.
+Decides; commands/compare.py prints. Numbers: statistics.py. What may be compared: comparable.py.
 """
 
 from __future__ import annotations
 
 import math
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from scipy import special
-
-from bench.comparable import NotComparable, notes, require_comparable
-from bench.evidence import ROUNDED, Evidence, picture
-from bench.results import ScoreLine
-from bench.statistics import (
+from bench.compare.comparable import NotComparable, notes, require_comparable
+from bench.compare.effects import Effect
+from bench.compare.paired import Pair, category_effect, pair
+from bench.compare.sets import set_effect
+from bench.compare.statistics import (
     ALPHA,
     RESAMPLES,
     holm,
-    intervals,
     minimum_detectable_effect,
-    sign_flip_p,
-    spread,
 )
+from bench.results.evidence import Evidence, picture
 from gentron.errors import UserError
 
 SCHEMA_VERSION = 1
-LOWER_IS_BETTER = ("fid", "fd", "kid", "kd", "cmmd", "clip_fid", "fvd")  # first words of names of set metrics
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Effect:
-    """One metric of two results, paired. difference: candidate - baseline.
-
-    stderr: of the difference.   differences: one a prompt; None for a set metric.   None where unknown: a
-    single prompt, or a set metric whose features were not kept.   identical: every picture is the same file,
-    and every score the same.
-    """
-
-    metric: str
-    higher_is_better: bool
-    baseline: float
-    candidate: float
-    difference: float
-    stderr: float | None
-    sd: float | None
-    p: float | None
-    num_prompts: int
-    num_images: int
-    num_differ: int
-    identical: bool
-    note: str
-    differences: np.ndarray | None
-    freedom: int | None = None
-    """Of stderr, where it is a jackknife's."""
-    resamples: int = RESAMPLES
-
-    def intervals(self, levels: Sequence[float], *, seed: int = 0) -> list[tuple[float, float]] | None:
-        """Of the difference at these levels; None where it is not known."""
-        if self.identical:
-            return [(0.0, 0.0)] * len(levels)
-        if self.differences is not None:
-            if len(self.differences) < 2:
-                return None
-            return intervals(self.differences, levels, resamples=self.resamples, seed=seed)
-        if self.stderr is None or self.freedom is None:
-            return None
-        reaches = [float(special.stdtrit(self.freedom, (1 + level) / 2)) * self.stderr for level in levels]
-        return [(self.difference - reach, self.difference + reach) for reach in reaches]
-
-
-def higher_is_better(metric: str) -> bool:
-    """Distances between sets of images are better small; everything else is a score."""
-    return not any(metric == word or metric.startswith(f"{word}_") for word in LOWER_IS_BETTER)
-
-
-# ---- pairing ---------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Pair:
-    """An image of the baseline and the candidate's of the same prompt, seed and sample."""
-
-    baseline: ScoreLine
-    candidate: ScoreLine
-
-    @property
-    def difference(self) -> float:
-        """Of a file of six digits and one with all of them, what the rounding makes is no difference."""
-        found = self.candidate.score - self.baseline.score
-        rounded = self.baseline.seed is None or self.candidate.seed is None
-        return 0.0 if rounded and abs(found) <= ROUNDED else found
-
-    @property
-    def identical(self) -> bool:
-        digests = {self.baseline.image_sha256, self.candidate.image_sha256}
-        return len(digests) == 1 and None not in digests and "" not in digests
-
-
-def pair(baseline: Sequence[ScoreLine], candidate: Sequence[ScoreLine]) -> dict[str, list[Pair]]:
-    """Pairs by prompt id, sorted, each prompt's by sample. Both sides must hold the same images."""
-    others = {(line.prompt_id, line.sample): line for line in candidate}
-    pairs: dict[str, list[Pair]] = defaultdict(list)
-    for line in sorted(baseline, key=lambda line: (line.prompt_id, line.sample)):
-        other = others[line.prompt_id, line.sample]
-        pairs[line.prompt_id].append(Pair(baseline=line, candidate=other))
-    return dict(pairs)
-
-
-def category_effect(
-    metric: str, pairs: Mapping[str, Sequence[Pair]], *, resamples: int = RESAMPLES, seed: int = 0
-) -> Effect:
-    """The mean over prompts of the prompts' mean differences."""
-    groups = list(pairs.values())
-    return paired_effect(
-        metric,
-        np.array([math.fsum(p.baseline.score for p in group) / len(group) for group in groups]),
-        np.array([math.fsum(p.candidate.score for p in group) / len(group) for group in groups]),
-        # not the difference of the two: their rounding would make prompts differ that do not
-        np.array([math.fsum(p.difference for p in group) / len(group) for group in groups]),
-        num_images=sum(map(len, groups)),
-        same_pictures=all(p.identical for group in groups for p in group),
-        resamples=resamples,
-        seed=seed,
-    )
-
-
-def paired_effect(
-    metric: str,
-    baseline: np.ndarray,
-    candidate: np.ndarray,
-    differences: np.ndarray,
-    *,
-    num_images: int,
-    same_pictures: bool = False,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-) -> Effect:
-    """From one mean a prompt of each side, and of the differences."""
-    seen = spread(differences)
-    several = seen.num_prompts > 1
-    return Effect(
-        metric=metric,
-        higher_is_better=True,
-        baseline=math.fsum(baseline) / len(baseline),
-        candidate=math.fsum(candidate) / len(candidate),
-        difference=seen.mean,
-        stderr=seen.stderr,
-        sd=seen.sd,
-        p=sign_flip_p(differences, resamples=resamples, seed=seed) if several else None,
-        num_prompts=seen.num_prompts,
-        num_images=num_images,
-        num_differ=seen.num_differ,
-        identical=same_pictures and not seen.num_differ,
-        note="" if several else "one prompt: nothing can be said beyond it",
-        differences=differences,
-        resamples=resamples,
-    )
 
 
 def measured(evidence: Evidence) -> list[str]:
@@ -184,8 +48,6 @@ def effect(
     if metric in baseline.lines:
         pairs = pair(baseline.lines[metric], candidate.lines[metric])
         return category_effect(metric, pairs, resamples=resamples, seed=seed)
-    from bench.set_compare import set_effect
-
     return set_effect(metric, baseline, candidate, references)
 
 

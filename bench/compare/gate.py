@@ -17,12 +17,11 @@ from pathlib import Path
 import yaml
 from scipy import special
 
-from bench.band import Band, check_band, read_band
-from bench.baselines import NoBaseline, check_listed, find_baseline
-from bench.comparable import NotComparable, notes, require_comparable
-from bench.compare import Effect, Side, check_family, effect, measured, side, why_not_measured
-from bench.evidence import Evidence, NoResult, load
-from bench.statistics import (
+from bench.compare.band import Band, check_band, read_band
+from bench.compare.comparable import NotComparable, notes, require_comparable
+from bench.compare.comparison import Side, check_family, effect, measured, side, why_not_measured
+from bench.compare.effects import Effect
+from bench.compare.statistics import (
     ALPHA,
     POWER,
     detectable_drop,
@@ -31,6 +30,8 @@ from bench.statistics import (
     minimum_detectable_effect,
     prompts_needed,
 )
+from bench.results.baselines import NoBaseline, check_listed, find_baseline
+from bench.results.evidence import Evidence, NoResult, load
 from gentron.config import from_dict, to_dict
 from gentron.errors import UserError
 

@@ -6,7 +6,7 @@ import json
 import re
 from xml.etree import ElementTree
 
-from bench.gate import (
+from bench.compare.gate import (
     INCONCLUSIVE,
     NOT_COMPARABLE,
     NOT_MEASURED,

@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import special
 
-from bench.compare import Effect, higher_is_better
-from bench.evidence import Evidence
-from bench.results import SetMetric
+from bench.compare.effects import Effect, higher_is_better
+from bench.results.evidence import Evidence
+from bench.results.record import SetMetric
 from gentron.errors import UserError
 
 if TYPE_CHECKING:
-    from bench.reference_stats import FeatureSet, ImageSet
+    from bench.set_metrics.reference import FeatureSet, ImageSet
 
 GROUPS = 20  # refused 3 to 5 % of differences that are none, at N = 100 and 200 in 16 and 64 numbers
 LARGEST_KERNEL = 5000  # images of which every pair is looked at
@@ -114,7 +114,7 @@ def _jackknife(
     after: SetMetric,
     references: Sequence[Path],
 ) -> Jackknife:
-    from bench.reference_stats import read_image_set
+    from bench.set_metrics.reference import read_image_set
 
     sides = [_features(baseline, before), _features(candidate, after)]
     assert after.reference is not None
@@ -143,7 +143,7 @@ def _jackknife(
 
 def _features(evidence: Evidence, metric: SetMetric) -> ImageSet:
     """The features that this very result was measured on."""
-    from bench.reference_stats import read_image_set
+    from bench.set_metrics.reference import read_image_set
 
     where = metric.settings.get("features")
     if not where:

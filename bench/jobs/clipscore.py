@@ -14,13 +14,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from bench.aggregate import MetricValue, clustered_mean, interval
-from bench.generate import ImageRecord, append_row, merge_rows, read_all_rows
-from bench.images import BadImage, read_image, write_atomic
 from bench.prompts import Prompt
-from bench.score import Missing, why_unscored
+from bench.results.aggregate import MetricValue, clustered_mean, interval
 from bench.scorers import ScorerRecord
-from bench.shard import Shard
+from bench.scorers.score import Missing, why_unscored
+from bench.sharding import Shard
+from bench.systems.generate import ImageRecord
+from bench.systems.images import BadImage, read_image, write_atomic
+from bench.systems.rows import append_row, merge_rows, read_all_rows
 from gentron.config import from_dict
 from gentron.errors import UserError
 
@@ -73,13 +74,13 @@ class ClipCosines:
 
 
 class ShapesCosines:
-    """The stand-in over the shapes world; see bench.shapes_attributes."""
+    """The stand-in over the shapes world; see bench.scorers.shapes_attributes."""
 
     max_tokens: int | None = None
 
     def __init__(self) -> None:
         from bench.scorers.shapes import JUDGE_VERSION
-        from bench.shapes_attributes import VERSION
+        from bench.scorers.shapes_attributes import VERSION
         from gentron.shapes.scene import WORLD_VERSION
 
         settings = {"judge": JUDGE_VERSION, "world": WORLD_VERSION, "resize": "mean over areas to 64 x 64"}
@@ -89,7 +90,7 @@ class ShapesCosines:
         return len(text.split())
 
     def cosine(self, image: np.ndarray, prompt: Prompt, text: str) -> float:
-        from bench.shapes_attributes import caption_counts, cosine, look, parse_caption
+        from bench.scorers.shapes_attributes import caption_counts, cosine, look, parse_caption
 
         return cosine(look(image), caption_counts(prompt.description or parse_caption(text)))
 
@@ -146,7 +147,7 @@ def read_prompts(path: Path) -> list[Prompt]:
     A line without an id is named by the file and its place. UserError for an empty line, a doubled id or an
     empty file.
     """
-    from bench.prompt_sets import prompt_id, split_lines
+    from bench.prompts.sets import prompt_id, split_lines
     from bench.systems import safe_name
 
     try:

@@ -6,29 +6,25 @@ files are the same, byte for byte, for any number of processes and wherever a ru
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from bench.aggregate import aggregate
-from bench.generate import MANIFEST, ImageRecord, collect, generate, merge_rows, read_manifest, requests
-from bench.phrases import phrase_source
 from bench.prompts import Prompt
-from bench.protocol import PromptSetConfig, Protocol
-from bench.results import Counts, Result, Skipped, SystemRecord, provenance, write_result
-from bench.score import SCORES, Missing, ScoreRow, gather, read_scores_rows, score
+from bench.prompts.protocol import PromptSetConfig, Protocol
+from bench.results.aggregate import aggregate
+from bench.results.record import Counts, Result, Skipped, SystemRecord, provenance, write_result
 from bench.scorers import Context, Scorer, build_scorer
-from bench.shard import Shard
-from bench.systems import Collection, Request, System, SystemInfo
+from bench.scorers.phrases import phrase_source
+from bench.scorers.score import SCORES, Missing, ScoreRow, gather, read_scores_rows, score
+from bench.sharding import Shard
+from bench.stages import Stage
+from bench.systems import Collection, System, SystemInfo
+from bench.systems.generate import make_images, work_folder
+from bench.systems.requests import requests
+from bench.systems.rows import merge_rows
 from bench.weights import MissingWeights
 from gentron.atomic import check_writable
 from gentron.errors import UserError
-
-# a stage's name and length -> a context that gives the function to call with each advance
-Stage = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,26 +76,6 @@ def _for(category: str, context: Context, protocol: Protocol) -> Context:
     return replace(context, prompts=tuple(protocol.prompts[category]))
 
 
-def work_folder(work: Path, protocol: Protocol, info: SystemInfo, *, seed: int) -> Path:
-    """Where images and rows of this system lie.
-
-    Its name holds a hash of all that shapes an image, so the same command finds its images again, a longer
-    run those of a shorter one and another evaluator those of the first, but never those of other weights or
-    settings.
-    """
-    key = [
-        *protocol.images_key,
-        info.kind,
-        info.name,
-        info.weights_sha256,
-        info.settings,
-        info.untrained,
-        seed,
-    ]
-    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
-    return work / protocol.images_name / f"{info.name}-{digest[:8]}"
-
-
 def run(
     protocol: Protocol,
     system: System | Collection,
@@ -146,29 +122,6 @@ def run(
         raise UserError(f"nothing to score: all {len(wanted)} images are missing, corrupt or blank")
     result = _result(protocol, prompts, system.info, settings, scorers, rows, missing, folder)
     return result, write_result(out, result, prompts, rows)
-
-
-def make_images(
-    system: System | Collection, wanted: list[Request], folder: Path, shard: Shard, stage: Stage
-) -> list[ImageRecord]:
-    """Records of all images, once every process has made its share."""
-    mine = shard.mine(wanted)
-    with stage("images", len(mine)) as advance:
-        if isinstance(system, Collection):
-            records = collect(system, wanted)
-            advance(len(mine))
-        else:
-            generate(system, mine, folder, advance=advance, manifest_name=shard.file_name(MANIFEST))
-            shard.barrier()
-            made = read_manifest(folder)
-            records = [made[r.prompt_id, r.sample] for r in wanted]
-    shard.barrier()  # the parts are read by all before the first process drops them
-    if shard.is_first:
-        known = {} if isinstance(system, Collection) else read_manifest(folder)
-        known.update({(r.prompt_id, r.sample): r for r in records})
-        merge_rows(folder, MANIFEST, (asdict(known[key]) for key in sorted(known)))
-    shard.barrier()
-    return records
 
 
 def _keep(folder: Path, rows: list[ScoreRow]) -> None:

@@ -6,8 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from bench.features.extract import Bad
-from bench.fid import (
+from bench.jobs.fid_sources import FLOOR_SEED, IMAGE_SET, Measured, shapes_side
+from bench.results.record import Counts, Result, SetMetric, provenance, write_result
+from bench.scorers.score import Missing
+from bench.set_metrics.features.extract import Bad
+from bench.set_metrics.fid import small_n_warning
+from bench.set_metrics.measure import (
     Job,
     Looked,
     Options,
@@ -20,13 +24,9 @@ from bench.fid import (
     make_plan,
     measure,
 )
-from bench.fid_sources import FLOOR_SEED, IMAGE_SET, Measured, shapes_side
-from bench.reference_stats import write_image_set
-from bench.results import Counts, Result, SetMetric, provenance, write_result
-from bench.run import Stage
-from bench.score import Missing
-from bench.set_metrics.fid import small_n_warning
-from bench.shard import Shard
+from bench.set_metrics.reference import write_image_set
+from bench.sharding import Shard
+from bench.stages import Stage
 from bench.weights import RANDOM_NOTE
 from gentron.atomic import check_writable
 from gentron.errors import UserError

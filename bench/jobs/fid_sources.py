@@ -1,5 +1,5 @@
 """Where sets of images come from: folders, systems asked with a protocol's prompts, the shapes world, files
-of features. Each becomes a side that bench/fid.py measures."""
+of features. Each becomes a side that set_metrics/measure.py measures."""
 
 # N images of a set
 
@@ -15,18 +15,19 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from bench.coco import Captions, CocoProtocol, Prepared, read_protocol
-from bench.features.extract import DrawnPicture, FilePicture, Picture, Prepare
-from bench.features.resize import centre_square
-from bench.fid import Side, stored_side
-from bench.generate import requests
 from bench.prompts import Prompt
-from bench.protocol import Protocol, protocols_folder
-from bench.results import SystemRecord
-from bench.run import Stage, make_images, work_folder
-from bench.shapes_prompts import realise
-from bench.shard import Shard
+from bench.prompts.coco import Captions, CocoProtocol, Prepared, read_protocol
+from bench.prompts.protocol import Protocol, protocols_folder
+from bench.prompts.shapes import realise
+from bench.results.record import SystemRecord
+from bench.set_metrics.features.extract import DrawnPicture, FilePicture, Picture, Prepare
+from bench.set_metrics.features.resize import centre_square
+from bench.set_metrics.measure import Side, stored_side
+from bench.sharding import Shard
+from bench.stages import Stage
 from bench.systems import Collection, Request, System, SystemInfo, safe_name
+from bench.systems.generate import make_images, work_folder
+from bench.systems.requests import requests
 from gentron.errors import UserError
 from gentron.shapes import render, sample_scene
 from gentron.shapes.scene import WORLD_VERSION, scene_rng

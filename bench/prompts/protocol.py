@@ -9,15 +9,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 
-from bench.generate import image_seed
 from bench.prompts import Prompt
-from bench.shapes_prompts import TESTED, load
+from bench.prompts.seeds import image_seed
+from bench.prompts.shapes import TESTED, load
+from bench.shipped import shipped_folder
 from gentron.config import from_dict
 from gentron.errors import UserError
 
@@ -198,8 +198,8 @@ class Protocol:
 
 
 def protocols_folder() -> Path:
-    """Where the published protocols are: package data."""
-    return Path(str(files("bench"))) / "protocols"
+    """Where the published protocols are."""
+    return shipped_folder("protocols")
 
 
 def protocol_names(folder: Path | None = None) -> list[str]:
@@ -260,7 +260,7 @@ def _own_prompts(config: ShapesConfig, folder: Path) -> dict[str, list[Prompt]]:
 
 
 def _fetched_prompts(config: PromptSetConfig, editions: dict[str, str]) -> dict[str, list[Prompt]]:
-    from bench.prompt_sets import load_list
+    from bench.prompts.sets import load_list
 
     for category, edition in editions.items():
         known = config.editions.get(category, {})

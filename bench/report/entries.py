@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from bench.aggregate import MetricValue, interval
-from bench.evidence import RESULT, SCORES, check_agreement
-from bench.results import UNTRAINED_NOTE, Result, ScoreLine, phrase_sources, read_result, read_scores
+from bench.results.aggregate import MetricValue, interval
+from bench.results.evidence import RESULT, SCORES, check_agreement
+from bench.results.record import UNTRAINED_NOTE, Result, ScoreLine, phrase_sources, read_result, read_scores
 from bench.weights import RANDOM_NOTE
 from gentron.errors import UserError
 
@@ -194,7 +194,7 @@ class Published:
 
 def published_settings(result: Result) -> Published | None:
     """None if this bench has not the protocol, or has it with another hash."""
-    from bench.protocol import read_config
+    from bench.prompts.protocol import read_config
 
     try:
         config, digest = read_config(result.protocol)

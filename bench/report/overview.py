@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from bench.comparable import PLACES
-from bench.entries import (
+from bench.compare.comparable import PLACES
+from bench.report.entries import (
     Entry,
     Found,
     Loaded,
@@ -25,9 +25,9 @@ from bench.entries import (
     show,
     value_of,
 )
-from bench.published import PublishedRow, rows_for
-from bench.results import Result, SetMetric
-from bench.series import History, Sweep, histories, sweeps
+from bench.report.series import History, Sweep, histories, sweeps
+from bench.results.published import PublishedRow, rows_for
+from bench.results.record import Result, SetMetric
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

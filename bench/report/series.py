@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bench.entries import Entry, grouped, key_of, order, show, varied
+from bench.report.entries import Entry, grouped, key_of, order, show, varied
 
 MIN_SWEEP = 3  # values of one setting that make a line; two are a comparison, which the tables show
 MAX_LINE_SWEEPS = 6  # cuts through a sweep of three and more settings

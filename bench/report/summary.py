@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
 from pathlib import Path
 
 from rich.markup import escape
 from rich.table import Table
 
-from bench.aggregate import CategoryMetrics, MetricValue
-from bench.results import UNTRAINED_NOTE, Result, phrase_sources, read_result
+from bench.results.aggregate import CategoryMetrics, MetricValue
+from bench.results.record import UNTRAINED_NOTE, Result, phrase_sources, read_result
+from bench.shipped import shipped_folder
 from bench.weights import RANDOM_NOTE
 
 
 def reference(protocol: str, protocol_sha256: str) -> Result | None:
     """The committed reference run of this very protocol, or None."""
-    path = Path(str(files("bench"))) / "reference" / f"{protocol}.json"
+    path = shipped_folder("results/reference") / f"{protocol}.json"
     if not path.is_file():
         return None
     result = read_result(path)

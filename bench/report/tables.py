@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from bench.entries import Entry, Value
-from bench.overview import Comparison, Overview, Section
-from bench.published import PublishedRow
+from bench.report.entries import Entry, Value
+from bench.report.overview import Comparison, Overview, Section
+from bench.results.published import PublishedRow
 
 INTERVALS = "Mean and 95 % interval over prompts"
 MARKS = {"certain": "", "likely": " (likely)", "unknown": " (unknown)"}

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from bench.prompts import Prompt
-from bench.score import ScoreRow
+from bench.scorers.score import ScoreRow
 
 COVERAGE = 0.95  # of every interval in a result
 

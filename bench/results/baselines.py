@@ -12,8 +12,8 @@ from typing import Any
 
 import yaml
 
-from bench.evidence import RESULT, SCORES, Evidence
-from bench.images import write_atomic
+from bench.results.evidence import RESULT, SCORES, Evidence
+from bench.systems.images import write_atomic
 from gentron.atomic import atomic_folder, check_writable
 from gentron.config import from_dict, to_dict
 from gentron.errors import UserError

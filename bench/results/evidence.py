@@ -7,8 +7,8 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.aggregate import MetricValue, clustered_mean
-from bench.results import UNTRAINED_NOTE, Result, ScoreLine, read_result, read_scores
+from bench.results.aggregate import MetricValue, clustered_mean
+from bench.results.record import UNTRAINED_NOTE, Result, ScoreLine, read_result, read_scores
 from bench.weights import RANDOM_NOTE
 from gentron.errors import UserError
 
@@ -127,7 +127,7 @@ def picture(evidence: Evidence, prompt_id: str, sample: int) -> str | None:
     """Where the picture lies on this machine; None if it is not here."""
     if evidence.result.provenance.images is None:
         return None
-    from bench.generate import read_manifest
+    from bench.systems.generate import read_manifest
 
     folder = Path(evidence.result.provenance.images)
     record = read_manifest(folder).get((prompt_id, sample)) if folder.is_dir() else None

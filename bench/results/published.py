@@ -1,18 +1,19 @@
 """Rows that papers published, as data with their source; read strictly. No torch here.
 
-The files are package data (`published_rows/`), so that an installed bench has them too. A row carries the
-protocol (evaluator version) that it was made with, and shows up only beside results of that very protocol.
+The files are in results/published, which the wheel carries, so that an installed bench has them too. A row
+carries the protocol (evaluator version) that it was made with, and shows up only beside results of that very
+protocol.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 
+from bench.shipped import shipped_folder
 from gentron.config import from_dict
 from gentron.errors import UserError
 
@@ -63,7 +64,7 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PublishedTable:
-    """A file of published_rows/."""
+    """A file of results/published."""
 
     id: str
     paper: Paper
@@ -147,7 +148,7 @@ class PublishedRow:
 
 
 def published_folder() -> Path:
-    return Path(str(files("bench"))) / "published_rows"
+    return shipped_folder("results/published")
 
 
 def _read(path: Path) -> PublishedTable | PublishedStudy:
@@ -163,7 +164,7 @@ def _read(path: Path) -> PublishedTable | PublishedStudy:
 
 
 def read_all(folder: Path | None = None) -> list[PublishedTable | PublishedStudy]:
-    """Every file of published_rows/, by name; UserError that names the file and field of what is wrong."""
+    """Every file of results/published, by name; UserError that names the file and field of what is wrong."""
     return [_read(path) for path in sorted((folder or published_folder()).glob("*.yaml"))]
 
 

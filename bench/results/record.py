@@ -16,11 +16,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from bench.aggregate import CategoryMetrics, interval
-from bench.images import write_atomic
 from bench.prompts import Prompt
-from bench.score import Missing, ScoreRow
+from bench.results.aggregate import CategoryMetrics, interval
 from bench.scorers import ScorerRecord
+from bench.scorers.score import Missing, ScoreRow
+from bench.systems.images import write_atomic
 from gentron.config import from_dict, to_dict
 from gentron.errors import UserError
 
@@ -169,7 +169,7 @@ def package_versions() -> dict[str, str]:
 
 def provenance(*, device: str, images: Path | None = None) -> Provenance:
     """Of this process, now. images: the work folder."""
-    commit, dirty = git_state(Path(__file__).resolve().parent.parent)
+    commit, dirty = git_state(Path(__file__).resolve().parents[2])
     return Provenance(
         date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         commit=commit,

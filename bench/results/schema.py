@@ -1,6 +1,6 @@
 """The JSON Schema of result.json, from the very dataclasses that are written and read.
 
-`python -m bench.json_schema` prints it; the committed copy is bench/schema/result-<version>.schema.json.
+`python -m bench.results.schema` prints it; the committed copy is bench/results/result-<version>.schema.json.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from bench.results import SCHEMA_VERSION, Result
+from bench.results.record import SCHEMA_VERSION, Result
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 SCALARS = {bool: "boolean", int: "integer", float: "number", str: "string", type(None): "null", None: "null"}
@@ -83,7 +83,7 @@ def result_schema() -> dict[str, Any]:
 
 def schema_path(version: int = SCHEMA_VERSION) -> Path:
     """The committed schema of a version: package data."""
-    return Path(str(files("bench"))) / "schema" / f"result-{version}.schema.json"
+    return Path(str(files("bench"))) / "results" / f"result-{version}.schema.json"
 
 
 def dump_schema() -> str:

@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench.phrases import Parse, PhraseSource
-from bench.phrases.tokens import tokenize
-from bench.prompt_sets import COMPBENCH, complex_classes, complex_key, load_list, read_file
+from bench.prompts.sets import COMPBENCH, complex_classes, complex_key, load_list, read_file
+from bench.scorers.phrases import Parse, PhraseSource
+from bench.scorers.phrases.tokens import tokenize
 from gentron.atomic import atomic_file
 from gentron.errors import UserError
 

@@ -8,10 +8,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.generate import ImageRecord, append_row, read_all_rows
-from bench.images import BadImage, read_image
 from bench.prompts import Prompt
 from bench.scorers import Scorer
+from bench.systems.generate import ImageRecord
+from bench.systems.images import BadImage, read_image
+from bench.systems.rows import append_row, read_all_rows
 from gentron.config import from_dict
 
 SCORES = "scores.jsonl"

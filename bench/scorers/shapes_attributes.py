@@ -157,8 +157,8 @@ def picture_counts(found: Sequence[Detection]) -> Counts:
 
 def look(image: np.ndarray) -> Counts:
     """image: (H, W, 3) uint8 of any size, brought to the world's 64 x 64 by the mean over each area."""
-    from bench.images import fit
     from bench.scorers.shapes import detect
+    from bench.systems.images import fit
 
     return picture_counts(detect(fit(image, CANVAS)))
 

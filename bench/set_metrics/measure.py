@@ -15,13 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from bench.features import Extractor, ExtractorRecord, build_extractor
-from bench.features.cache import FeatureCache
-from bench.features.extract import Bad, CachedExtractor, Extracted, Picture, Prepare, extract
-from bench.reference_stats import FeatureSet, ImageSet, hash_of_set, read_image_set
-from bench.results import SetMetric, Skipped
-from bench.run import Stage
+from bench.results.record import SetMetric, Skipped
 from bench.set_metrics.cmmd import cmmd
+from bench.set_metrics.features import Extractor, ExtractorRecord, build_extractor
+from bench.set_metrics.features.cache import FeatureCache
+from bench.set_metrics.features.extract import Bad, CachedExtractor, Extracted, Picture, Prepare, extract
 from bench.set_metrics.fid import POINTS as INFINITY_POINTS
 from bench.set_metrics.fid import SEED as INFINITY_SEED
 from bench.set_metrics.fid import frechet_infinity
@@ -29,8 +27,10 @@ from bench.set_metrics.frechet import Moments, frechet_distance
 from bench.set_metrics.kid import SEED as KID_SEED
 from bench.set_metrics.kid import SUBSET_SIZE, SUBSETS, kid
 from bench.set_metrics.precision_recall import NEIGHBOURS, precision_recall
+from bench.set_metrics.reference import FeatureSet, ImageSet, hash_of_set, read_image_set
 from bench.set_metrics.resampling import GROUPS, jackknife_interval
-from bench.shard import Shard
+from bench.sharding import Shard
+from bench.stages import Stage
 from bench.weights import MissingWeights
 from gentron.errors import UserError
 
@@ -305,7 +305,7 @@ def make_plan(jobs: Sequence[Job], sides: Sequence[Side], *, device: str, models
 
 
 def _build(job: Job, built: Mapping[str, Extractor], *, device: str, models: Path | None) -> Extractor:
-    from bench.features.inception import InceptionExtractor
+    from bench.set_metrics.features.inception import InceptionExtractor
 
     for other in built.values():
         if isinstance(other, InceptionExtractor) and job.spec.has_modes:

@@ -20,9 +20,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from bench.features import ExtractorRecord
-from bench.results import ReferenceRecord
+from bench.results.record import ReferenceRecord
 from bench.set_metrics import check_features
+from bench.set_metrics.features import ExtractorRecord
 from bench.set_metrics.frechet import Moments, checked_moments, moments
 from gentron.atomic import atomic_file
 from gentron.config import from_dict, to_dict

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
-from bench.images import encode_png, sha256, write_atomic
-from bench.prompts import Prompt
-from bench.systems import Collection, Request, System
+from bench.prompts.protocol import Protocol
+from bench.sharding import Shard
+from bench.stages import Stage
+from bench.systems import Collection, Request, System, SystemInfo
+from bench.systems.images import encode_png, sha256, write_atomic
+from bench.systems.rows import append_row, merge_rows, read_all_rows
 
 MANIFEST = "manifest.jsonl"
 
@@ -28,76 +30,6 @@ class ImageRecord:
     seed: int
     file: str
     sha256: str | None
-
-
-def image_seed(run_seed: int, prompt_id: str, sample: int) -> int:
-    """The seed of an image, in [0, 2^63): a function of these three and nothing else."""
-    key = json.dumps([run_seed, prompt_id, sample]).encode()
-    return int.from_bytes(hashlib.sha256(key).digest()[:8], "big") >> 1
-
-
-def requests(
-    prompts: Iterable[Prompt],
-    *,
-    images_per_prompt: int,
-    seed: int,
-    seed_of: Callable[[int, str, int], int] = image_seed,
-) -> list[Request]:
-    """All images of a run, prompt by prompt.
-
-    seed_of: (run seed, prompt id, sample index) -> the seed of an image, as the protocol says.
-    """
-    if images_per_prompt < 1:
-        raise ValueError(f"images_per_prompt must be >= 1, got {images_per_prompt}")
-    return [
-        Request(
-            id=f"{prompt.id}_{sample:02d}",
-            prompt_id=prompt.id,
-            sample=sample,
-            text=prompt.text,
-            seed=seed_of(seed, prompt.id, sample),
-        )
-        for prompt in prompts
-        for sample in range(images_per_prompt)
-    ]
-
-
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Rows of a .jsonl file; none if it is absent. A last line cut off by a kill is dropped."""
-    if not path.exists():
-        return []
-    rows = []
-    for line in path.read_bytes().split(b"\n")[:-1]:
-        try:
-            rows.append(json.loads(line))
-        except (json.JSONDecodeError, UnicodeDecodeError):
-            continue
-    return rows
-
-
-def read_all_rows(folder: Path, name: str) -> list[dict[str, Any]]:
-    """Rows of a .jsonl file and of the parts of it that processes of a shared run left beside it."""
-    stem = name.removesuffix(".jsonl")
-    parts = sorted(folder.glob(f"{stem}-rank*.jsonl"))
-    return [row for path in (folder / name, *parts) for row in read_rows(path)]
-
-
-def merge_rows(folder: Path, name: str, rows: Iterable[dict[str, Any]]) -> None:
-    """Write the whole file anew in this order, then drop its parts: the same bytes however it was made."""
-    write_atomic(folder / name, "".join(json.dumps(row) + "\n" for row in rows).encode())
-    for part in folder.glob(f"{name.removesuffix('.jsonl')}-rank*.jsonl"):
-        part.unlink()
-
-
-def append_row(path: Path, row: dict[str, Any]) -> None:
-    """Add one line. A line cut off by a kill before it is closed first, so that it spoils nothing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("ab+") as file:
-        if file.tell():
-            file.seek(-1, 2)
-            if file.read(1) != b"\n":
-                file.write(b"\n")
-        file.write(json.dumps(row).encode() + b"\n")
 
 
 def read_manifest(folder: Path) -> dict[tuple[str, int], ImageRecord]:
@@ -158,4 +90,47 @@ def collect(collection: Collection, wanted: list[Request]) -> list[ImageRecord]:
                 prompt_id=request.prompt_id, sample=request.sample, seed=-1, file=str(path), sha256=digest
             )
         )
+    return records
+
+
+def work_folder(work: Path, protocol: Protocol, info: SystemInfo, *, seed: int) -> Path:
+    """Where images and rows of this system lie.
+
+    Its name holds a hash of all that shapes an image, so the same command finds its images again, a longer
+    run those of a shorter one and another evaluator those of the first, but never those of other weights or
+    settings.
+    """
+    key = [
+        *protocol.images_key,
+        info.kind,
+        info.name,
+        info.weights_sha256,
+        info.settings,
+        info.untrained,
+        seed,
+    ]
+    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
+    return work / protocol.images_name / f"{info.name}-{digest[:8]}"
+
+
+def make_images(
+    system: System | Collection, wanted: list[Request], folder: Path, shard: Shard, stage: Stage
+) -> list[ImageRecord]:
+    """Records of all images, once every process has made its share."""
+    mine = shard.mine(wanted)
+    with stage("images", len(mine)) as advance:
+        if isinstance(system, Collection):
+            records = collect(system, wanted)
+            advance(len(mine))
+        else:
+            generate(system, mine, folder, advance=advance, manifest_name=shard.file_name(MANIFEST))
+            shard.barrier()
+            made = read_manifest(folder)
+            records = [made[r.prompt_id, r.sample] for r in wanted]
+    shard.barrier()  # the parts are read by all before the first process drops them
+    if shard.is_first:
+        known = {} if isinstance(system, Collection) else read_manifest(folder)
+        known.update({(r.prompt_id, r.sample): r for r in records})
+        merge_rows(folder, MANIFEST, (asdict(known[key]) for key in sorted(known)))
+    shard.barrier()
     return records

@@ -206,7 +206,7 @@ _FILES = (
         sha256=None,
         sha256_prefix="6726825d",
         unlocks=("fid", "kid", "precision/recall", "fid_infinity"),
-        module="bench.features",
+        module="bench.set_metrics.features",
     ),
     WeightFile(
         id="dinov2-vit-l-14",
@@ -217,7 +217,7 @@ _FILES = (
         size=1_217_586_395,
         sha256=None,
         unlocks=("fd_dinov2",),
-        module="bench.features",
+        module="bench.set_metrics.features",
     ),
     WeightFile(
         id="bert-vocab",

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.generate import append_row, merge_rows, read_all_rows
-from bench.shard import Shard
+from bench.sharding import Shard
+from bench.systems.rows import append_row, merge_rows, read_all_rows
 from gentron.errors import UserError
 
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -10,10 +10,10 @@ from importlib.resources import files
 from string import Template
 from typing import TypeVar
 
-from bench.entries import Entry, Value, grouped, setting_text, show
-from bench.html_report.pictures import MAX_BYTES, Album, Shown, album, common, pick
-from bench.html_report.plots import Dot, Line, Point, bar, dot_plot, heat_map, line_plot
-from bench.html_report.tables import (
+from bench.report.entries import Entry, Value, grouped, setting_text, show
+from bench.report.html.pictures import MAX_BYTES, Album, Shown, album, common, pick
+from bench.report.html.plots import Dot, Line, Point, bar, dot_plot, heat_map, line_plot
+from bench.report.html.tables import (
     chips,
     e,
     missing_list,
@@ -25,9 +25,9 @@ from bench.html_report.tables import (
     skipped_list,
     view_table,
 )
-from bench.overview import Comparison, Overview, Section
-from bench.series import History, Sweep
-from bench.tables import all_flags, apart_text, interval_text, published_label
+from bench.report.overview import Comparison, Overview, Section
+from bench.report.series import History, Sweep
+from bench.report.tables import all_flags, apart_text, interval_text, published_label
 
 MAX_ROWS = 40  # of a dot plot
 MAX_BESIDE = 6  # systems side by side
@@ -37,7 +37,7 @@ T = TypeVar("T")
 
 def asset(name: str) -> str:
     """A file beside this one: package data."""
-    return (files("bench") / "html_report" / name).read_text(encoding="utf-8").strip()
+    return (files("bench") / "report" / "html" / name).read_text(encoding="utf-8").strip()
 
 
 def page(report: Overview, *, pictures: int = 3) -> str:

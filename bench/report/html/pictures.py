@@ -9,8 +9,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench.entries import Found
-from bench.results import ScoreLine
+from bench.report.entries import Found
+from bench.results.record import ScoreLine
 
 MAX_SIDE = 256  # pixels of an embedded picture
 MAX_PNG = 16_000  # bytes; a larger one is embedded as JPEG
@@ -50,7 +50,7 @@ class Album:
         return self.read[key]
 
     def _embed(self, line: ScoreLine) -> Picture | None:
-        from bench.images import BadImage, read_image
+        from bench.systems.images import BadImage, read_image
 
         try:
             path = self._path(line)
@@ -102,7 +102,7 @@ def _folder(said: str, path: Path) -> Path | None:
 
 
 def _manifest(folder: Path) -> dict[Key, str]:
-    from bench.generate import read_manifest
+    from bench.systems.generate import read_manifest
 
     try:
         return {key: record.file for key, record in read_manifest(folder).items()}

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from bench.aggregate import MetricValue
-from bench.entries import Entry, Value, show
-from bench.overview import Comparison, SetGroup
-from bench.tables import (
+from bench.report.entries import Entry, Value, show
+from bench.report.overview import Comparison, SetGroup
+from bench.report.tables import (
     MARKS,
     interval_text,
     names,
@@ -17,6 +16,7 @@ from bench.tables import (
     skipped,
     sources,
 )
+from bench.results.aggregate import MetricValue
 
 SHOWN_MISSING = 12
 SHOWN_VIEWS = ("seen", "held-out", "unseen", "chance", "shuffled")  # first where a result has them

@@ -52,12 +52,12 @@ def phrase_source(
 
     kind: "frozen", "spacy", "rules"; or "auto", the first of them that can answer here: a frozen table if it
     is there and holds all of `texts`, spaCy if it is the pinned one, else the rules.
-    table: the frozen table, if not where `bench.phrases.frozen.table_path` says.
+    table: the frozen table, if not where `bench.scorers.phrases.frozen.table_path` says.
     texts: all that will be asked: a frozen table without one of them is refused at once.
     """
-    from bench.phrases.frozen import FrozenSource, read_table, table_path
-    from bench.phrases.rules import RulesSource
-    from bench.phrases.spacy import is_available, live
+    from bench.scorers.phrases.frozen import FrozenSource, read_table, table_path
+    from bench.scorers.phrases.rules import RulesSource
+    from bench.scorers.phrases.spacy import is_available, live
 
     path = table_path() if table is None else table
     if kind == "auto":
@@ -75,7 +75,7 @@ def phrase_source(
 
 def _first_that_can(path: Path, texts: Sequence[str] | None, spacy_runs: Callable[[], bool]) -> str:
     """A table that is there but broken is chosen all the same: its error is for a person to see."""
-    from bench.phrases.frozen import read_table
+    from bench.scorers.phrases.frozen import read_table
 
     if path.is_file() and (texts is None or set(texts) <= set(read_table(path).parses)):
         return "frozen"

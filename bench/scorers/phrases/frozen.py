@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.phrases import Parse
-from bench.phrases.spacy import is_pinned, to_parse
+from bench.scorers.phrases import Parse
+from bench.scorers.phrases.spacy import is_pinned, to_parse
 from gentron.atomic import atomic_file
 from gentron.errors import UserError
 
@@ -26,7 +26,7 @@ WAY_ON = "make it with: gentron-bench prompts parse (where the pinned spaCy is),
 
 def table_path() -> Path:
     """GENTRON_PHRASES, or phrases.json in the folder of the prompt sets."""
-    from bench.prompt_sets import prompts_folder
+    from bench.prompts.sets import prompts_folder
 
     if given := os.environ.get(ENVIRONMENT):
         return Path(given).expanduser()

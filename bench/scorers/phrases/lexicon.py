@@ -46,7 +46,7 @@ OTHER_CLASS = (0.0, 0.6, 0.9, 1.2)  # cost of the first, second ... class of a w
 
 
 def _lines(name: str) -> list[str]:
-    text = (files("bench.phrases") / name).read_text(encoding="utf-8")
+    text = (files("bench.scorers.phrases") / name).read_text(encoding="utf-8")
     return [line for line in text.splitlines() if line and not line.startswith("#")]
 
 

@@ -1,6 +1,6 @@
 """Noun phrases and parts of speech by rule, for machines without spaCy: own tokens, own lexicon, own grammar.
 
-Three steps: every word gets the tags it can have (bench.phrases.lexicon); the cheapest sequence of tags is
+Three steps: every word gets the tags it can have (lexicon.py); the cheapest sequence of tags is
 found, each pair of neighbours having a cost (Viterbi); noun phrases are read off the tags. It follows spaCy's
 conventions (what a chunk holds, which part of speech a word gets), not spaCy's mistakes. How often it agrees
 with what is known: docs/phrases.md.
@@ -15,9 +15,9 @@ from functools import cache
 from importlib.resources import files
 from typing import Any, NamedTuple
 
-from bench.phrases import Parse, Token
-from bench.phrases.lexicon import BE_AFTER, POS, Costs, closed_classes, costs
-from bench.phrases.tokens import tokenize
+from bench.scorers.phrases import Parse, Token
+from bench.scorers.phrases.lexicon import BE_AFTER, POS, Costs, closed_classes, costs
+from bench.scorers.phrases.tokens import tokenize
 
 VERSION = 1
 OWN_FILES = ("tokens.py", "words.txt", "lexicon.txt", "lexicon.py", "grammar.txt", "rules.py")
@@ -35,7 +35,7 @@ FINITE = frozenset(["past", "pres", "base", "be", "have", "do", "modal"])
 
 
 def _data(name: str) -> str:
-    return (files("bench.phrases") / name).read_text(encoding="utf-8")
+    return (files("bench.scorers.phrases") / name).read_text(encoding="utf-8")
 
 
 @cache
@@ -335,7 +335,7 @@ class RulesSource:
     name = "rules"
 
     def __init__(self) -> None:
-        folder = files("bench.phrases")
+        folder = files("bench.scorers.phrases")
         own = b"".join((folder / name).read_bytes() for name in OWN_FILES)
         self.record: dict[str, Any] = {
             "source": self.name,

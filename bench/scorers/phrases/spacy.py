@@ -9,7 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bench.phrases import Parse, Token, spacy_worker
+from bench.scorers.phrases import Parse, Token, spacy_worker
 from gentron.errors import UserError
 
 # what the official evaluator's requirements.txt pins

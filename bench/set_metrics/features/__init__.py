@@ -60,13 +60,16 @@ class Extractor(Protocol):
 
 # name -> module with build(name, mode, device=..., models=...)
 EXTRACTORS = {
-    "inception": "bench.features.inception",
-    "clip-vit-b-32": "bench.features.clip",
-    "clip-vit-l-14-336": "bench.features.clip",
-    "dinov2-vit-l-14": "bench.features.dinov2",
-    "mini-autoencoder": "bench.features.mini",
+    "inception": "bench.set_metrics.features.inception",
+    "clip-vit-b-32": "bench.set_metrics.features.clip",
+    "clip-vit-l-14-336": "bench.set_metrics.features.clip",
+    "dinov2-vit-l-14": "bench.set_metrics.features.dinov2",
+    "mini-autoencoder": "bench.set_metrics.features.mini",
 }
-WEIGHTS_OF = {"inception": "bench.features.inception", "dinov2-vit-l-14": "bench.features.dinov2"}
+WEIGHTS_OF = {
+    "inception": "bench.set_metrics.features.inception",
+    "dinov2-vit-l-14": "bench.set_metrics.features.dinov2",
+}
 
 
 def build_extractor(

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.features import ExtractorRecord
+from bench.set_metrics.features import ExtractorRecord
 
 
 class FeatureCache:

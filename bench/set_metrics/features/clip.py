@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.features import ExtractorRecord
-from bench.features.resize import centre_square, pil_bicubic
 from bench.scorers.clip import ClipModel, load_clip
+from bench.set_metrics.features import ExtractorRecord
+from bench.set_metrics.features.resize import centre_square, pil_bicubic
 from bench.weights import Located, locate
 
 VERSION = 1

@@ -19,9 +19,9 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from bench.features import Extractor
-from bench.features.cache import FeatureCache
-from bench.images import BadImage, encode_png, read_image, sha256
+from bench.set_metrics.features import Extractor
+from bench.set_metrics.features.cache import FeatureCache
+from bench.systems.images import BadImage, encode_png, read_image, sha256
 from gentron.errors import UserError
 
 GPU_THREADS = 8  # read and resize beside the network

@@ -18,9 +18,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.features import ExtractorRecord
-from bench.features import resize as resizes
 from bench.scorers.checkpoints import load, read_checkpoint
+from bench.set_metrics.features import ExtractorRecord
+from bench.set_metrics.features import resize as resizes
 from bench.weights import Located, locate
 from gentron.atomic import atomic_file
 from gentron.errors import UserError

@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from bench.features import ExtractorRecord
-from bench.images import fit
+from bench.set_metrics.features import ExtractorRecord
+from bench.systems.images import fit
 from gentron.autoencoder import Autoencoder
 from gentron.errors import UserError
 

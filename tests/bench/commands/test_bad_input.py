@@ -18,7 +18,7 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from bench.cli import app
-from bench.protocol import load_protocol
+from bench.prompts.protocol import load_protocol
 from tests.bad_input import disk_of, refused
 
 PROMPTS = load_protocol("compbench-shapes_v1").select("complex", limit=2)
@@ -133,7 +133,7 @@ def test_a_killed_run_is_resumed_with_the_same_result(
     where = ["--out", str(killed / "results"), "--work", str(killed / "work"), "--suite", "complex"]
     command = [sys.executable, "-c", "from bench.cli import main; main()", "compbench", *arguments, *where]
     process = subprocess.Popen(
-        command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, cwd=Path(__file__).parents[2],
+        command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, cwd=Path(__file__).parents[3],
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     deadline = time.monotonic() + 120

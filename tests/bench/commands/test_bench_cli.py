@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
-from bench.aggregate import CategoryMetrics
 from bench.cli import app
-from bench.generate import read_rows
-from bench.images import encode_png
-from bench.protocol import load_protocol
-from bench.report import find_results
+from bench.prompts.protocol import load_protocol
+from bench.report.summary import find_results
+from bench.results.aggregate import CategoryMetrics
+from bench.systems.images import encode_png
+from bench.systems.rows import read_rows
 from tests.bad_input import refused
 from tests.bench.worlds import write_perfect_folder
 

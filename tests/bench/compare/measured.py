@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.aggregate import aggregate
-from bench.generate import image_seed
 from bench.prompts import Prompt
-from bench.results import (
+from bench.prompts.seeds import image_seed
+from bench.results.aggregate import aggregate
+from bench.results.record import (
     Counts,
     Provenance,
     Result,
@@ -20,8 +20,8 @@ from bench.results import (
     SystemRecord,
     write_result,
 )
-from bench.score import Missing, ScoreRow
 from bench.scorers import ScorerRecord
+from bench.scorers.score import Missing, ScoreRow
 
 Scores = Mapping[str, np.ndarray]  # category -> (prompts, samples)
 

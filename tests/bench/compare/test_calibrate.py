@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
-from bench.band import MetricBand, read_band
-from bench.calibrate import calibrate, metric_band
 from bench.cli import app
-from bench.comparable import NotComparable
-from bench.evidence import load
-from bench.gate import GateConfig, Inputs, gate
+from bench.compare.band import MetricBand, read_band
+from bench.compare.calibrate import calibrate, metric_band
+from bench.compare.comparable import NotComparable
+from bench.compare.gate import GateConfig, Inputs, gate
+from bench.results.evidence import load
 from benchmarks.simulate_gate import World, band_left
 from gentron.errors import UserError
-from tests.bench.measured import noisy, write_scores
+from tests.bench.compare.measured import noisy, write_scores
 
 SIZES = {"color": 50, "shape": 50}
 

@@ -9,16 +9,18 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from bench.commands.compare import compare as compare_command
-from bench.comparable import NotComparable, require_comparable
-from bench.compare import Comparison, compare, pair
-from bench.evidence import load
-from bench.generate import ImageRecord, append_row
-from bench.results import ReferenceRecord, SetMetric, Skipped
-from bench.score import Missing
+from bench.compare.comparable import NotComparable, require_comparable
+from bench.compare.comparison import Comparison, compare
+from bench.compare.paired import pair
+from bench.results.evidence import load
+from bench.results.record import ReferenceRecord, SetMetric, Skipped
 from bench.scorers import ScorerRecord
+from bench.scorers.score import Missing
+from bench.systems.generate import ImageRecord
+from bench.systems.rows import append_row
 from gentron.config import from_dict, to_dict
 from gentron.console import make_app
-from tests.bench.measured import noisy, write_scores
+from tests.bench.compare.measured import noisy, write_scores
 
 SIZES = {"color": 60, "shape": 40}
 RUN = make_app("compare alone")
@@ -368,7 +370,7 @@ def test_several_results_below_a_folder_must_be_told_apart(base: Path, tmp_path:
 
 def test_results_of_schema_version_1_are_read() -> None:
     """The committed run has neither seeds nor hashes of its pictures, and six digits of each score."""
-    folder = Path(__file__).resolve().parents[2] / "results" / "compbench-shapes_v1" / "mini"
+    folder = Path(__file__).resolve().parents[3] / "results" / "compbench-shapes_v1" / "mini"
     old = load(next(iter(sorted(folder.glob("2026-11-22-7b6dad1e")))))
     assert len(old.lines) == 6 and old.lines["color"][0].seed is None
     found = compare(old, old, resamples=200)

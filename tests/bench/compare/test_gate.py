@@ -11,11 +11,9 @@ import pytest
 import yaml
 from typer.testing import CliRunner, Result
 
-from bench.baselines import Force, accept, find_baseline, read_baselines
 from bench.cli import app
-from bench.compare import Effect, paired_effect
-from bench.evidence import load
-from bench.gate import (
+from bench.compare.effects import Effect
+from bench.compare.gate import (
     DEFAULT_TOLERANCE,
     GateConfig,
     Inputs,
@@ -25,14 +23,17 @@ from bench.gate import (
     parse_tolerances,
     read_gate_file,
 )
-from bench.gate import gate as judge_results
-from bench.gate_outputs import github_lines, junit, markdown
-from bench.results import ReferenceRecord, SetMetric, Skipped
-from bench.score import Missing
+from bench.compare.gate import gate as judge_results
+from bench.compare.gate_outputs import github_lines, junit, markdown
+from bench.compare.paired import paired_effect
+from bench.results.baselines import Force, accept, find_baseline, read_baselines
+from bench.results.evidence import load
+from bench.results.record import ReferenceRecord, SetMetric, Skipped
 from bench.scorers import ScorerRecord
+from bench.scorers.score import Missing
 from benchmarks.simulate_gate import FAMILY, World, a_a, injected
 from gentron.errors import UserError
-from tests.bench.measured import noisy, write_scores
+from tests.bench.compare.measured import noisy, write_scores
 
 SIZES = {"color": 60, "shape": 60}
 
@@ -465,7 +466,7 @@ def test_a_kill_in_accept_leaves_the_old_baseline(base: Path, tmp_path: Path, mo
     def killed(*_: object) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr("bench.baselines.write_atomic", killed)
+    monkeypatch.setattr("bench.results.baselines.write_atomic", killed)
     with pytest.raises(OSError, match="disk full"):
         accept(load(other), listed, reason="second")
     assert listed.read_bytes() == before
@@ -596,7 +597,7 @@ def test_the_same_question_has_the_same_answer(base: Path, tmp_path: Path) -> No
 
 
 def test_the_committed_baselines_are_what_was_accepted() -> None:
-    listed = Path(__file__).resolve().parents[2] / "results" / "baselines.yaml"
+    listed = Path(__file__).resolve().parents[3] / "results" / "baselines.yaml"
     found = [(p, name) for p, systems in read_baselines(listed).items() for name in systems]
     assert ("compbench-shapes_v1", "mini") in found
     for protocol, name in found:

@@ -16,11 +16,11 @@ import yaml
 from typer.core import TyperGroup
 
 from bench.cli import app
-from bench.gate import GateConfig, read_gate_file
+from bench.compare.gate import GateConfig, read_gate_file
 from benchmarks import simulate_gate
-from tests.bench.measured import noisy, write_scores
+from tests.bench.compare.measured import noisy, write_scores
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 GUIDE = (ROOT / "docs" / "gate.md").read_text("utf-8")
 ACTION = yaml.safe_load((ROOT / ".github" / "actions" / "gentron-gate" / "action.yml").read_text("utf-8"))
 STEPS: dict[str, dict[str, Any]] = {step.get("name", "python"): step for step in ACTION["runs"]["steps"]}

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
-from bench.baselines import read_baselines
 from bench.cli import app
-from bench.images import encode_png
-from bench.protocol import load_protocol, protocols_folder
+from bench.prompts.protocol import load_protocol, protocols_folder
+from bench.results.baselines import read_baselines
+from bench.systems.images import encode_png
 from gentron.shapes.scene import TEXTURES
 from gentron.shapes.vocabulary import words
 
@@ -99,7 +99,7 @@ def test_another_protocol_is_not_comparable(place: Path, monkeypatch: pytest.Mon
     (folder / "compbench-shapes_v9.yaml").write_text(
         text.replace("name: compbench-shapes_v1", "name: compbench-shapes_v9")
     )
-    monkeypatch.setattr("bench.protocol.protocols_folder", lambda: folder)
+    monkeypatch.setattr("bench.prompts.protocol.protocols_folder", lambda: folder)
     assert load_protocol("compbench-shapes_v9").name == "compbench-shapes_v9"
     done = bench(
         *(

@@ -10,18 +10,19 @@ from scipy import stats
 from typer.testing import CliRunner
 
 from bench.cli import app
-from bench.compare import compare, higher_is_better
-from bench.evidence import load
-from bench.features import ExtractorRecord
-from bench.images import sha256
-from bench.reference_stats import FeatureSet, ImageSet, write_image_set
-from bench.results import SetMetric
-from bench.set_compare import Unjudged, jackknife
+from bench.compare.comparison import compare
+from bench.compare.effects import higher_is_better
+from bench.compare.sets import Unjudged, jackknife
+from bench.results.evidence import load
+from bench.results.record import SetMetric
+from bench.set_metrics.features import ExtractorRecord
 from bench.set_metrics.frechet import frechet_distance
 from bench.set_metrics.kid import kid
 from bench.set_metrics.precision_recall import precision_recall
+from bench.set_metrics.reference import FeatureSet, ImageSet, write_image_set
+from bench.systems.images import sha256
 from gentron.errors import UserError
-from tests.bench.measured import write_scores
+from tests.bench.compare.measured import write_scores
 
 N, D = 120, 6
 RECORD = ExtractorRecord(name="made", version=1, resize="none", layer="last", num_features=D)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from bench.statistics import (
+from bench.compare.statistics import (
     detectable_drop,
     holm,
     holm_levels,
@@ -167,7 +167,7 @@ def test_same_seed_same_numbers() -> None:
 
 def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = interval(DENSE), sign_flip_p(DENSE)
-    monkeypatch.setattr("bench.statistics.CHUNK", 10_000)
+    monkeypatch.setattr("bench.compare.statistics.CHUNK", 10_000)
     parts = interval(DENSE), sign_flip_p(DENSE)
     assert parts == whole
 

@@ -16,7 +16,7 @@ from bench.humaneval.analyse import Vote, judge_rater, references
 from bench.humaneval.ingest import Answer, latest, read_log
 from bench.humaneval.simulate import Truth, dump_answers, simulate
 from bench.humaneval.study import Rules
-from tests.bench.studies import (
+from tests.bench.humaneval.studies import (
     NAMES,
     all_left,
     export,

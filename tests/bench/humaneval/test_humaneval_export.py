@@ -28,7 +28,7 @@ from bench.humaneval.render import json_in_html
 from bench.humaneval.study import read_wording, worded_questions
 from bench.prompts import Prompt
 from gentron.errors import UserError
-from tests.bench.studies import (
+from tests.bench.humaneval.studies import (
     HOSTILE,
     NAMES,
     export,
@@ -448,7 +448,7 @@ def test_one_model_with_two_settings_is_named_by_what_differs(tiny_checkpoint: P
 
 
 def documented() -> list[str]:
-    text = (Path(__file__).parents[2] / "docs" / "humaneval.md").read_text("utf-8")
+    text = (Path(__file__).parents[3] / "docs" / "humaneval.md").read_text("utf-8")
     blocks = re.findall(r"```bash\n(.*?)```", text, re.S)
     lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
     return [line for line in lines if line.startswith("gentron-bench humaneval")]

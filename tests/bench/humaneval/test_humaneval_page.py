@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from bench.humaneval.study import Key, Study
-from tests.bench.chromium import Chromium, find_chromium
-from tests.bench.studies import HOSTILE, NAMES, export, humaneval, opened
-from tests.bench.test_humaneval_video import video_study
+from tests.bench.humaneval.chromium import Chromium, find_chromium
+from tests.bench.humaneval.studies import HOSTILE, NAMES, export, humaneval, opened
+from tests.bench.humaneval.test_humaneval_video import video_study
 
 PROGRAM = find_chromium()
 pytestmark = [

@@ -10,9 +10,9 @@ import pytest
 
 from bench.humaneval.video import BadVideo, read_video, same_facts
 from gentron.errors import UserError
-from tests.bench.studies import humaneval, opened, refused
+from tests.bench.humaneval.studies import humaneval, opened, refused
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "humaneval"
+GOLDEN = Path(__file__).parents[2] / "golden" / "humaneval"
 FACTS = json.loads((GOLDEN / "facts.json").read_text())  # made by make.py beside it
 VIDEOS = sorted(name for name in FACTS if name != "made_with")
 CODECS = {"avc1": "h264", "V_VP9": "vp9", "V_VP8": "vp8"}

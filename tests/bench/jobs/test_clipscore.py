@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
-from bench.clipscore import (
+from bench.commands.clipscore import clipscore
+from bench.jobs.clipscore import (
     COSINES,
     SHAPES_VIEW,
     Row,
@@ -27,14 +28,14 @@ from bench.clipscore import (
     stated,
     truncated_share,
 )
-from bench.commands.clipscore import clipscore
-from bench.generate import ImageRecord, read_rows
-from bench.images import encode_png, sha256
 from bench.prompts import Prompt
-from bench.protocol import load_protocol
+from bench.prompts.protocol import load_protocol
 from bench.scorers import ScorerRecord
-from bench.shapes_attributes import caption_counts, cosine, look, parse_caption
-from bench.shard import Shard
+from bench.scorers.shapes_attributes import caption_counts, cosine, look, parse_caption
+from bench.sharding import Shard
+from bench.systems.generate import ImageRecord
+from bench.systems.images import encode_png, sha256
+from bench.systems.rows import read_rows
 from bench.weights import make_random
 from gentron.console import make_app
 from gentron.errors import UserError
@@ -256,7 +257,7 @@ def test_a_run_killed_in_the_middle_is_finished_by_the_same_command(tmp_path: Pa
     prompts = PROTOCOL.select("all", limit=40)
     images = write_perfect_folder(tmp_path / "images", prompts)
     command = [
-        *(sys.executable, "-c", "from tests.bench.test_clipscore import app; app()", "clipscore"),
+        *(sys.executable, "-c", "from tests.bench.jobs.test_clipscore import app; app()", "clipscore"),
         *("--images", str(images), "--prompts", PROTOCOL.name, "--limit", "40", *STAND_IN),
         *("--out", str(tmp_path / "out"), "--work", str(tmp_path / "work")),
     ]

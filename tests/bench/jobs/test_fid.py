@@ -17,16 +17,16 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from bench.cli import app
-from bench.coco import choose, read_captions
 from bench.commands.fid import MODES
-from bench.features.inception import MODES as INCEPTION_MODES
-from bench.features.inception import Inception, random_state_dict
-from bench.fid import METRICS, jobs
-from bench.fid_sources import chosen_names, coco_protocol, preparation
-from bench.images import encode_png
-from bench.protocol import load_protocol, protocols_folder
-from bench.results import read_result
+from bench.jobs.fid_sources import chosen_names, coco_protocol, preparation
+from bench.prompts.coco import choose, read_captions
+from bench.prompts.protocol import load_protocol, protocols_folder
+from bench.results.record import read_result
+from bench.set_metrics.features.inception import MODES as INCEPTION_MODES
+from bench.set_metrics.features.inception import Inception, random_state_dict
 from bench.set_metrics.frechet import frechet_distance
+from bench.set_metrics.measure import METRICS, jobs
+from bench.systems.images import encode_png
 from bench.weights import RANDOM_NOTE, make_random
 from gentron.errors import UserError
 from gentron.shapes import render, sample_scene
@@ -36,8 +36,8 @@ from tests.bench.worlds import write_perfect_folder
 from tests.golden.set_metrics import cases
 from tests.parity import Compare
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "set_metrics"
-ROOT = Path(__file__).parents[2]
+GOLDEN = Path(__file__).parents[2] / "golden" / "set_metrics"
+ROOT = Path(__file__).parents[3]
 
 
 def write_scenes(folder: Path, count: int, seed: int) -> Path:
@@ -180,7 +180,7 @@ def test_a_second_run_makes_no_features(
     def refuse(self: object, image: np.ndarray) -> np.ndarray:
         raise AssertionError("made again")
 
-    monkeypatch.setattr("bench.features.mini.MiniAutoencoderExtractor.features", refuse)
+    monkeypatch.setattr("bench.set_metrics.features.mini.MiniAutoencoderExtractor.features", refuse)
     again = run(tmp_path, *words)
     assert again.exit_code == 0, again.output
     assert len(results(tmp_path)) == 1
@@ -368,7 +368,7 @@ def small_protocol(folder: Path, num_images: int, ids: str = "null") -> None:
 
 
 def test_the_choice_of_coco_is_a_rule(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bench.fid_sources.protocols_folder", lambda: tmp_path)
+    monkeypatch.setattr("bench.jobs.fid_sources.protocols_folder", lambda: tmp_path)
     small_protocol(tmp_path, 20)
     path = annotation_file(tmp_path / "captions.json", 50)
     protocol = coco_protocol("coco-30k_v1")
@@ -423,7 +423,7 @@ def test_other_annotation_files_are_refused(tmp_path: Path, content: str, messag
 
 
 def test_file_names_that_climb_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bench.fid_sources.protocols_folder", lambda: tmp_path)
+    monkeypatch.setattr("bench.jobs.fid_sources.protocols_folder", lambda: tmp_path)
     small_protocol(tmp_path, 2)
     path = annotation_file(tmp_path / "captions.json", 3)
     path.write_text(path.read_text().replace("COCO_val2014_000000000007.jpg", "../secret.jpg"))
@@ -434,7 +434,7 @@ def test_file_names_that_climb_are_refused(tmp_path: Path, monkeypatch: pytest.M
 def test_coco_from_captions_to_result(
     tmp_path: Path, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bench.fid_sources.protocols_folder", lambda: tmp_path)
+    monkeypatch.setattr("bench.jobs.fid_sources.protocols_folder", lambda: tmp_path)
     small_protocol(tmp_path, 4)
     captions = annotation_file(tmp_path / "captions.json", 6)
     photos = tmp_path / "val2014"

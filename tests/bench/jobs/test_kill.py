@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.report import find_results
+from bench.report.summary import find_results
 
 
 def command(checkpoint: Path, folder: Path) -> list[str]:

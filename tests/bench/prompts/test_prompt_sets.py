@@ -7,9 +7,9 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from bench import prompt_sets
 from bench.commands.prompts import prompts_app
-from bench.prompt_sets import (
+from bench.prompts import sets as prompt_sets
+from bench.prompts.sets import (
     COMPBENCH,
     PARTIPROMPTS,
     PromptFile,
@@ -28,7 +28,7 @@ from bench.prompt_sets import (
 )
 from gentron.errors import UserError
 
-LISTS = Path(__file__).parents[3] / "shared" / "data" / "t2i-compbench"
+LISTS = Path(__file__).parents[4] / "shared" / "data" / "t2i-compbench"
 needs_lists = pytest.mark.skipif(not LISTS.is_dir(), reason="the official lists are not in shared/data")
 
 TEXTS = ["a red cat", "a blue dog"]

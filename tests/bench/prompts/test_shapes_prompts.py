@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from bench.prompts import HELD_OUT, SEEN
-from bench.protocol import load_protocol
+from bench.prompts.protocol import load_protocol
+from bench.prompts.shapes import CATEGORIES, dump, generate, heldout_kinds, load, parse, redraw
 from bench.scorers.shapes import judge
-from bench.shapes_prompts import CATEGORIES, dump, generate, heldout_kinds, load, parse, redraw
 from gentron.errors import UserError
 from gentron.shapes.captions import Description, ObjectDescription
 from gentron.shapes.scene import INTERACTIONS, SPATIAL

@@ -17,15 +17,15 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from bench.commands.report import report
-from bench.entries import load
-from bench.html_report import page as page_module
-from bench.html_report.page import asset, page, policy
-from bench.html_report.plots import Dot, Line, Point, axis, dot_plot, heat_map, line_plot
-from bench.overview import Comparison, Section, overview
-from bench.score import Missing
-from bench.tables import latex, markdown, md, tex
+from bench.report.entries import load
+from bench.report.html import page as page_module
+from bench.report.html.page import asset, page, policy
+from bench.report.html.plots import Dot, Line, Point, axis, dot_plot, heat_map, line_plot
+from bench.report.overview import Comparison, Section, overview
+from bench.report.tables import latex, markdown, md, tex
+from bench.scorers.score import Missing
 from gentron.console import make_app
-from tests.bench.made_results import made_set_metric, write_made
+from tests.bench.results.made_results import made_set_metric, write_made
 
 HOSTILE = """<script>document.title="owned"</script>"'&<img src=x onerror=alert(1)> | `x` $y_1$"""
 
@@ -306,7 +306,7 @@ def test_a_page_with_too_many_pictures_says_what_it_leaves_out(
 def test_large_pictures_are_made_small(tmp_path: Path) -> None:
     import numpy as np
 
-    from bench.html_report.pictures import embed
+    from bench.report.html.pictures import embed
 
     noise = np.random.default_rng(0).integers(0, 256, (400, 600, 3), dtype=np.uint8)
     picture = embed(noise)
@@ -519,7 +519,7 @@ def test_bad_words_on_the_command_line(tmp_path: Path) -> None:
 
 
 def test_the_documented_commands_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    document = (Path(__file__).parent.parent.parent / "docs" / "report.md").read_text("utf-8")
+    document = (Path(__file__).parents[3] / "docs" / "report.md").read_text("utf-8")
     write_made(tmp_path / "results" / "compbench-shapes_v1" / "mini" / "run", count=2)
     write_made(tmp_path / "runs" / "sweep", count=2, system="beta")
     monkeypatch.chdir(tmp_path)

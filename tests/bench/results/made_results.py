@@ -8,11 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from bench.aggregate import aggregate
-from bench.generate import MANIFEST, ImageRecord, append_row
-from bench.images import encode_png, sha256, write_atomic
 from bench.prompts import Prompt
-from bench.results import (
+from bench.results.aggregate import aggregate
+from bench.results.record import (
     Counts,
     Provenance,
     ReferenceRecord,
@@ -23,8 +21,11 @@ from bench.results import (
     dump_result,
     scores_csv,
 )
-from bench.score import Missing, ScoreRow
 from bench.scorers import ScorerRecord
+from bench.scorers.score import Missing, ScoreRow
+from bench.systems.generate import MANIFEST, ImageRecord
+from bench.systems.images import encode_png, sha256, write_atomic
+from bench.systems.rows import append_row
 from gentron.config import to_dict
 
 CATEGORIES = ("color", "spatial", "complex")

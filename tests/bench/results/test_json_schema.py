@@ -9,15 +9,15 @@ from typing import Any, Literal
 
 import pytest
 
-from bench.json_schema import dump_schema, result_schema, schema_of, schema_path
-from bench.results import Result, dump_result, read_result
+from bench.results.record import Result, dump_result, read_result
+from bench.results.schema import dump_schema, result_schema, schema_of, schema_path
 from gentron.config import from_dict, to_dict
-from tests.bench.made_results import make_result
+from tests.bench.results.made_results import make_result
 
 jsonschema = pytest.importorskip("jsonschema")
 
-ROOT = Path(__file__).parent.parent.parent
-COMMITTED = sorted(ROOT.glob("results/*/*/*/result.json")) + sorted(ROOT.glob("bench/reference/*.json"))
+ROOT = Path(__file__).parents[3]
+COMMITTED = sorted(ROOT.glob("results/*/*/*/result.json")) + sorted(ROOT.glob("results/reference/*.json"))
 
 
 def errors(data: Any) -> list[str]:
@@ -31,7 +31,9 @@ def written() -> dict[str, Any]:
 
 def test_the_committed_schema_is_the_dataclasses() -> None:
     committed = schema_path().read_text("utf-8")
-    assert committed == dump_schema(), f"run: python -m bench.json_schema > {schema_path().relative_to(ROOT)}"
+    assert committed == dump_schema(), (
+        f"run: python -m bench.results.schema > {schema_path().relative_to(ROOT)}"
+    )
     jsonschema.Draft202012Validator.check_schema(json.loads(committed))
 
 

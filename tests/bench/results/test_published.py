@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from bench.entries import load
-from bench.html_report.page import page
-from bench.overview import overview
-from bench.protocol import protocol_names, read_config
-from bench.published import (
+from bench.prompts.protocol import protocol_names, read_config
+from bench.report.entries import load
+from bench.report.html.page import page
+from bench.report.overview import overview
+from bench.report.tables import latex, markdown
+from bench.results.published import (
     PublishedTable,
     published_folder,
     read_all,
@@ -18,16 +19,15 @@ from bench.published import (
     studies,
     tables,
 )
-from bench.tables import latex, markdown
 from gentron.errors import UserError
-from tests.bench.made_results import write_made
+from tests.bench.results.made_results import write_made
 
 OLD, NEW = "t2i-compbench_2023-11", "t2i-compbench_2024-02"
 WITH_PROTOCOL = [table for table in tables() if table.evaluator.protocol]
 
 
 def test_every_file_is_read() -> None:
-    assert {table.id for table in read_all()} == {path.stem for path in published_folder().iterdir()}
+    assert {table.id for table in read_all()} == {path.stem for path in published_folder().glob("*.yaml")}
     assert len(tables()) == 4 and len(studies()) == 1
 
 

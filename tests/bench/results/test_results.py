@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from bench.aggregate import aggregate, clustered_mean
-from bench.protocol import load_protocol
-from bench.report import find_results, markdown, result_table
-from bench.results import (
+from bench.prompts.protocol import load_protocol
+from bench.report.summary import find_results, markdown, result_table
+from bench.results.aggregate import aggregate, clustered_mean
+from bench.results.record import (
     COLUMNS,
     Counts,
     Provenance,
@@ -26,14 +26,14 @@ from bench.results import (
     scores_csv,
     write_result,
 )
-from bench.score import Missing, ScoreRow
 from bench.scorers import ScorerRecord
+from bench.scorers.score import Missing, ScoreRow
 from gentron.errors import UserError
 
 PROTOCOL = load_protocol("compbench-shapes_v1")
 PROMPTS = PROTOCOL.select("relations", limit=3)
 SCORER = ScorerRecord(name="shapes", version=1)
-REPOSITORY = Path(__file__).resolve().parents[2]
+REPOSITORY = Path(__file__).resolve().parents[3]
 EXTRAS = ("extra objects", "missing objects")
 NAMES = {"spatial": "shapes", "non-spatial": "shapes"}
 

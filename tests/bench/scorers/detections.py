@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from bench.phrases import Parse, Token
 from bench.prompts import Prompt
 from bench.scorers import ScorerRecord
 from bench.scorers.detection import Detection, Detections
+from bench.scorers.phrases import Parse, Token
 
 IMAGE = np.zeros((4, 4, 3), np.uint8)
 DIGEST = "0" * 64

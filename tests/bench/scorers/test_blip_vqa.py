@@ -49,7 +49,7 @@ from tests.golden.blip_vqa.cases import pictures, state_digest
 from tests.parity import Compare
 
 ORIGINAL = "salesforce/BLIP (stored)"
-GOLDEN = Path(__file__).parents[1] / "golden" / "blip_vqa"
+GOLDEN = Path(__file__).parents[2] / "golden" / "blip_vqa"
 DROPPED = ("top", "the side", "the left", "the right")
 SETTINGS = Settings(np_num=8, dropped_chunks=DROPPED)
 WEIGHTS = ("blip-vqa", "blip-vqa-hf384", "bert-vocab")

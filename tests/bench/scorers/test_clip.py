@@ -32,13 +32,13 @@ from bench.scorers.clip import (
 )
 from bench.weights import Located
 from gentron.errors import UserError
-from tests.bench.detections import DIGEST, GivenWords, prompt
-from tests.bench.test_spatial import LISTS, needs_lists
+from tests.bench.scorers.detections import DIGEST, GivenWords, prompt
+from tests.bench.scorers.test_spatial import LISTS, needs_lists
 from tests.golden.clip import cases
 from tests.parity import Compare
 
 OPENAI = "openai/CLIP, its own model.py in float32 (stored)"
-GOLDEN = Path(__file__).parents[1] / "golden" / "clip"
+GOLDEN = Path(__file__).parents[2] / "golden" / "clip"
 SMALL = small(ARCHITECTURES[B_32])
 
 

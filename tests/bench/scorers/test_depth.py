@@ -37,7 +37,7 @@ from tests.parity import Compare
 
 DPT = "isl-org/DPT (stored)"
 # by the official code: make.py beside it
-GOLDEN = Path(__file__).parents[1] / "golden" / "depth" / "small.npz"
+GOLDEN = Path(__file__).parents[2] / "golden" / "depth" / "small.npz"
 FP32 = {"precision": "fp32"}
 # names and shapes in the official DPTDepthModel("vitb_rn50_384") of timm 0.4.12, without its classifier
 PUBLISHED_SHA256 = "814651c9414d389835c3b80be90a56909e397835185fd1635e264f16b63a55bd"

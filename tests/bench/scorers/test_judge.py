@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from bench.judge_accuracy import CHANGES, FALSE, QUESTIONS, any_scene, full_description, measure
+from bench.scorers.judge_accuracy import CHANGES, FALSE, QUESTIONS, any_scene, full_description, measure
 from bench.scorers.shapes import CLEAR_FIT, UNCLEAR, detect, judge, judge_detections
 from gentron.shapes.captions import Description, ObjectDescription
 from gentron.shapes.render import render

@@ -19,8 +19,15 @@ from bench.scorers.numeracy import (
     random_weights,
 )
 from gentron.errors import UserError
-from tests.bench.detections import DIGEST, IMAGE, Found, GivenDetections, prompt
-from tests.bench.test_spatial import OFFICIAL_SCRIPT, found_of, known_names, lines, needs_lists, official
+from tests.bench.scorers.detections import DIGEST, IMAGE, Found, GivenDetections, prompt
+from tests.bench.scorers.test_spatial import (
+    OFFICIAL_SCRIPT,
+    found_of,
+    known_names,
+    lines,
+    needs_lists,
+    official,
+)
 from tests.golden.spatial import cases
 from tests.parity import Compare
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.images import sha256
 from bench.prompts import Prompt
-from bench.protocol import read_config
+from bench.prompts.protocol import read_config
 from bench.scorers import Context, Scored, build_scorer
+from bench.systems.images import sha256
 from bench.weights import MissingWeights, make_random
-from tests.bench.test_spatial import LISTS, needs_lists
+from tests.bench.scorers.test_spatial import LISTS, needs_lists
 
 CONFIG, _ = read_config("t2i-compbench-plus_2025-01")
 PROMPTS = {

@@ -8,16 +8,16 @@ import pytest
 from typer.testing import CliRunner
 
 from bench.commands.prompts import prompts_app
-from bench.phrases import Parse, Token, phrase_source
-from bench.phrases.frozen import FrozenSource, Table, read_table
-from bench.phrases.lexicon import closed_classes, open_classes
-from bench.phrases.measure import agreement_rows, markdown, measure, template, write_between_marks
-from bench.phrases.rules import RulesSource
-from bench.phrases.spacy import PINNED, SpacySource, check_pinned, parse_with
-from bench.phrases.tokens import tokenize
+from bench.scorers.phrase_agreement import agreement_rows, markdown, measure, template, write_between_marks
+from bench.scorers.phrases import Parse, Token, phrase_source
+from bench.scorers.phrases.frozen import FrozenSource, Table, read_table
+from bench.scorers.phrases.lexicon import closed_classes, open_classes
+from bench.scorers.phrases.rules import RulesSource
+from bench.scorers.phrases.spacy import PINNED, SpacySource, check_pinned, parse_with
+from bench.scorers.phrases.tokens import tokenize
 from gentron.errors import UserError
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 GOLDEN = ROOT / "tests" / "golden" / "phrases"
 LISTS = ROOT.parent / "shared" / "data" / "t2i-compbench"
 needs_lists = pytest.mark.skipif(not LISTS.is_dir(), reason="the official lists are not in shared/data")
@@ -213,7 +213,7 @@ def test_a_table_that_was_changed_or_is_none_is_refused(table: Path, tmp_path: P
 def no_table_of_the_user(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("GENTRON_PROMPTS", str(tmp_path / "prompts"))
     monkeypatch.delenv("GENTRON_PHRASES", raising=False)
-    monkeypatch.setattr("bench.phrases.spacy.is_available", lambda: False)
+    monkeypatch.setattr("bench.scorers.phrases.spacy.is_available", lambda: False)
 
 
 def test_auto_takes_the_first_source_that_can_answer_for_all(
@@ -223,8 +223,8 @@ def test_auto_takes_the_first_source_that_can_answer_for_all(
     monkeypatch.setenv("GENTRON_PHRASES", str(table))
     assert phrase_source().name == phrase_source(texts=["a red cat"]).name == "frozen"
     assert phrase_source(texts=["a red cat", "a blue dog"]).name == "rules"
-    monkeypatch.setattr("bench.phrases.spacy.is_available", lambda: True)
-    monkeypatch.setattr("bench.phrases.spacy.live", lambda: SpacySource(FakePipeline(), MADE_WITH))
+    monkeypatch.setattr("bench.scorers.phrases.spacy.is_available", lambda: True)
+    monkeypatch.setattr("bench.scorers.phrases.spacy.live", lambda: SpacySource(FakePipeline(), MADE_WITH))
     assert phrase_source(texts=["a blue dog"]).name == "spacy"
     table.write_text("broken")
     with pytest.raises(UserError, match="not a table"):
@@ -290,7 +290,7 @@ def fake_spacy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 def _fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bench.prompt_sets.find_prompt_set", lambda name: tmp_path / "nowhere")
+    monkeypatch.setattr("bench.prompts.sets.find_prompt_set", lambda name: tmp_path / "nowhere")
 
 
 def test_parse_freezes_what_the_pinned_spacy_says(

@@ -16,7 +16,7 @@ from tests.parity import Compare
 
 # by torchvision 0.28's compiled code
 COMPILED = "detectron2's compiled operations (stored)"
-GOLDEN = Path(__file__).parents[1] / "golden" / "unidet" / "operations.npz"
+GOLDEN = Path(__file__).parents[2] / "golden" / "unidet" / "operations.npz"
 
 
 @pytest.fixture

@@ -7,17 +7,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.phrases import Token
 from bench.scorers import Context, spatial
 from bench.scorers.pairs import Pair, first_named, iou
+from bench.scorers.phrases import Token
 from bench.scorers.spatial import RELATIONS, Settings, SpatialScorer, complex_objects, position_score
-from tests.bench.detections import DIGEST, IMAGE, Found, GivenDetections, GivenWords, NextWords, prompt
+from tests.bench.scorers.detections import (
+    DIGEST,
+    IMAGE,
+    Found,
+    GivenDetections,
+    GivenWords,
+    NextWords,
+    prompt,
+)
 from tests.golden.spatial import cases
 from tests.parity import Compare
 
 OFFICIAL_SCRIPT = "T2I-CompBench's script (stored)"
-GOLDEN = Path(__file__).parents[1] / "golden" / "spatial"
-LISTS = Path(__file__).parents[3] / "shared" / "data" / "t2i-compbench"
+GOLDEN = Path(__file__).parents[2] / "golden" / "spatial"
+LISTS = Path(__file__).parents[4] / "shared" / "data" / "t2i-compbench"
 needs_lists = pytest.mark.skipif(not LISTS.is_dir(), reason="the official prompt lists are not here")
 
 SIMPLE = Settings(complex=False, detector={})
@@ -227,7 +235,7 @@ def test_relations_of_the_spatial_list_are_counted_as_published():
 
 @needs_lists
 def test_relations_of_the_complex_prompts_that_count_are_as_published():
-    from bench.prompt_sets import complex_key
+    from bench.prompts.sets import complex_key
 
     action = {complex_key(line) for line in lines("complex_val_action.txt")}
     counted = [line for line in lines("complex_val.txt") if complex_key(line) not in action]

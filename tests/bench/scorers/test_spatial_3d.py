@@ -15,7 +15,7 @@ from bench.scorers.spatial_3d import (
     mean_depth,
     position_score,
 )
-from tests.bench.detections import (
+from tests.bench.scorers.detections import (
     DIGEST,
     IMAGE,
     Found,
@@ -25,7 +25,14 @@ from tests.bench.detections import (
     NextWords,
     prompt,
 )
-from tests.bench.test_spatial import OFFICIAL_SCRIPT, found_of, known_names, lines, needs_lists, official
+from tests.bench.scorers.test_spatial import (
+    OFFICIAL_SCRIPT,
+    found_of,
+    known_names,
+    lines,
+    needs_lists,
+    official,
+)
 from tests.golden.spatial import cases
 from tests.parity import Compare
 

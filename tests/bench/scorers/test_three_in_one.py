@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from bench.prompt_sets import complex_key
+from bench.prompts.sets import complex_key
 from bench.scorers import Context, Scored, ScorerRecord
 from bench.scorers.three_in_one import (
     ACTION,
@@ -20,8 +20,8 @@ from bench.scorers.three_in_one import (
     combine,
 )
 from bench.weights import MissingWeights
-from tests.bench.detections import DIGEST, IMAGE, prompt
-from tests.bench.test_spatial import OFFICIAL_SCRIPT, lines, needs_lists, official
+from tests.bench.scorers.detections import DIGEST, IMAGE, prompt
+from tests.bench.scorers.test_spatial import OFFICIAL_SCRIPT, lines, needs_lists, official
 from tests.golden.spatial import cases
 from tests.parity import Compare
 
@@ -149,7 +149,7 @@ def test_the_complex_list_falls_into_the_published_classes():
 
 @needs_lists
 def test_a_missing_network_is_said_before_any_is_loaded(tmp_path, monkeypatch):
-    from tests.bench.test_spatial import LISTS
+    from tests.bench.scorers.test_spatial import LISTS
 
     (tmp_path / "t2i-compbench").symlink_to(LISTS)
     monkeypatch.setenv("GENTRON_PROMPTS", str(tmp_path))

@@ -46,7 +46,7 @@ from tests.parity import Compare
 
 OFFICIAL = "UniDet on detectron2 5aeb252 (stored)"
 GOLDEN = (
-    Path(__file__).parents[1] / "golden" / "unidet" / "small.npz"
+    Path(__file__).parents[2] / "golden" / "unidet" / "small.npz"
 )  # by the official code: make.py beside it
 FP32 = {"r50": {"network": "r50", "precision": "fp32"}, "rs200": {"network": "rs200", "precision": "fp32"}}
 DIGEST = hashlib.sha256(b"a picture").hexdigest()
@@ -433,4 +433,4 @@ def test_only_a_hash_names_a_file(digest: str, tmp_path: Path) -> None:
 
 def test_detections_need_no_torch() -> None:
     code = "import sys, bench.scorers.detection; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2]).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[3]).returncode == 0

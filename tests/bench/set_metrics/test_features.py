@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from bench.features import (
+from bench.set_metrics.features import (
     ExtractorRecord,
     build_extractor,
     check_keys,
@@ -21,16 +21,16 @@ from bench.features import (
     random_weights,
     resize,
 )
-from bench.features.cache import FeatureCache
-from bench.features.clip import PREPARE
-from bench.features.extract import CachedExtractor, DrawnPicture, FilePicture, extract
-from bench.images import encode_png
+from bench.set_metrics.features.cache import FeatureCache
+from bench.set_metrics.features.clip import PREPARE
+from bench.set_metrics.features.extract import CachedExtractor, DrawnPicture, FilePicture, extract
+from bench.systems.images import encode_png
 from bench.weights import MissingWeights, add, make_random
 from gentron.errors import UserError
 from tests.golden.set_metrics import cases
 from tests.parity import Compare
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "set_metrics"
+GOLDEN = Path(__file__).parents[2] / "golden" / "set_metrics"
 
 
 @pytest.fixture(autouse=True)
@@ -222,7 +222,7 @@ def test_mini_features_are_pooled_latents() -> None:
     found = build_extractor("mini-autoencoder")
     image = cases.picture(6, 64, 64, 0.9)
     autoencoder = Autoencoder.from_pretrained(
-        Path(dinov2.__file__).parents[2] / "gentron/weights/mini/autoencoder"
+        Path(dinov2.__file__).parents[3] / "gentron/weights/mini/autoencoder"
     )
     pixels = torch.from_numpy(image).permute(2, 0, 1)[None] / 127.5 - 1
     latents = autoencoder.encode(pixels)[0].numpy()

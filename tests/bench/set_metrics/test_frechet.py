@@ -18,7 +18,7 @@ from gentron.errors import UserError
 from tests.golden.set_metrics import cases
 from tests.parity import Compare
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "set_metrics"
+GOLDEN = Path(__file__).parents[2] / "golden" / "set_metrics"
 
 
 def by_square_root(x: np.ndarray, y: np.ndarray) -> float:

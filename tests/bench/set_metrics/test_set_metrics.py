@@ -9,19 +9,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench.features import ExtractorRecord
-from bench.reference_stats import FeatureSet, ImageSet, hash_of_set, read_image_set, write_image_set
 from bench.set_metrics import cmmd as cmmd_module
 from bench.set_metrics import precision_recall as pr_module
 from bench.set_metrics.cmmd import cmmd
+from bench.set_metrics.features import ExtractorRecord
 from bench.set_metrics.frechet import frechet_distance
 from bench.set_metrics.kid import kid, unbiased_mmd2
 from bench.set_metrics.precision_recall import precision_recall
+from bench.set_metrics.reference import FeatureSet, ImageSet, hash_of_set, read_image_set, write_image_set
 from gentron.errors import UserError
 from tests.golden.set_metrics import cases
 from tests.parity import Compare
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "set_metrics"
+GOLDEN = Path(__file__).parents[2] / "golden" / "set_metrics"
 STORED = json.loads((GOLDEN / "statistics.json").read_text())
 
 

@@ -7,19 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.generate import (
-    append_row,
-    collect,
-    generate,
-    image_seed,
-    read_manifest,
-    read_rows,
-    requests,
-)
-from bench.images import BadImage, encode_png, fit, read_image, write_atomic
-from bench.protocol import load_protocol
+from bench.prompts.protocol import load_protocol
+from bench.prompts.seeds import image_seed
 from bench.systems import Request, SystemInfo, SystemOptions
 from bench.systems.folder import FolderSystem
+from bench.systems.generate import collect, generate, read_manifest
+from bench.systems.images import BadImage, encode_png, fit, read_image, write_atomic
+from bench.systems.requests import requests
+from bench.systems.rows import append_row, read_rows
 from gentron.errors import UserError
 from tests.bench.worlds import perfect_image
 
