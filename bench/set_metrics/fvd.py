@@ -2,8 +2,8 @@
 
 FVD is the Fréchet distance of I3D logits of two sets of clips, one vector a clip: its first 16 frames at the
 rate it is read at, none left out. All clips count on either side; their number is a part of the value, for
-the covariance of 400 logits from few clips biases it upwards, as FID's of 2048 features does. The usual number
-is 2048 clips (StyleGAN-V's fvd2048_16f; Unterthiner et al. took all of theirs).
+the covariance of 400 logits from few clips biases it upwards, as FID's of 2048 features does. The usual
+number is 2048 clips (StyleGAN-V's fvd2048_16f).
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ class Reading:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Clip:
-    """A clip that exists.   name: for messages.   seed: -1 where it is not known.   text: its prompt, if any."""
+    """A clip that exists.   name: for messages.   seed: -1 if not known.   text: its prompt, if any."""
 
     name: str
     path: Path
@@ -112,8 +112,8 @@ def find_clips(folder: Path) -> list[Clip]:
     paths = _clip_paths(folder)
     if not paths:
         raise UserError(
-            f"no clips in '{folder}': expected video files, folders of frames, or pictures that are the frames"
-            f" of one clip; or a {MANIFEST}"
+            f"no clips in '{folder}': expected video files, folders of frames, or pictures, the frames of"
+            f" one clip; or a {MANIFEST}"
         )
     entries = []
     for path in paths:
@@ -173,9 +173,7 @@ def _numbered(entries: list[Entry]) -> list[Clip]:
         prompt_id = given or (safe_name(name) if text is None else _id_of(text))
         number = counts[prompt_id] if sample is None else sample
         counts[prompt_id] += 1
-        clips.append(
-            Clip(name=name, path=path, prompt_id=prompt_id, sample=number, seed=seed, text=text)
-        )
+        clips.append(Clip(name=name, path=path, prompt_id=prompt_id, sample=number, seed=seed, text=text))
     keys = Counter((clip.prompt_id, clip.sample) for clip in clips)
     twice = next((key for key, count in keys.items() if count > 1), None)
     if twice:

@@ -9,15 +9,15 @@ exceed 6 px x (shorter side / 256) in at least round(4 F / 16) pairs. (VBench fi
 a second. Here a clip is taken as it is.)
 
 warping_error_*: Lai et al. 2018 (1808.00449): b warped back to a by F(a, b), bilinear; mean over visible
-pixels and channels of the squared difference, RGB in 0 to 1; mean over pairs. A pixel is visible if its target
-lies inside the frame and the flows there and back agree (Sundaram et al. 2010, as in Ruder et al. 2016):
-|F(a,b) + B|² <= 0.01 (|F(a,b)|² + |B|²) + 0.5, B the flow back, looked up at the target. Lai's further mask of
-motion boundaries is left out. Where nothing is visible the pair counts with all pixels inside the frame, or
-all. Part: `visible`, their share.
+pixels and channels of the squared difference, RGB in 0 to 1; mean over pairs. A pixel is visible if its
+target lies inside the frame and the flows there and back agree (Sundaram et al. 2010, as in Ruder et al.
+2016): |F(a,b) + B|² <= 0.01 (|F(a,b)|² + |B|²) + 0.5, B the flow back, looked up at the target. Lai's further
+mask of motion boundaries is left out. Where nothing is visible the pair counts with all pixels inside the
+frame, or all. Part: `visible`, their share.
 
-static_flicker_*: ours: mean absolute difference, of 1, over the pixels with |F| < 0.5 in both directions, over
-all pairs together. A clip of which no pixel stands still scores 0, with the part `static` (their share) at 0.
-Its part `temporal_flickering of static clips` is VBench's number of clips that pass VBench's static filter
+static_flicker_*: ours: mean absolute difference, of 1, over the pixels with |F| < 0.5 in both directions, all
+pairs together. A clip of which no pixel stands still scores 0, with the part `static` (their share) at 0. Its
+part `temporal_flickering of static clips` is VBench's number of clips that pass VBench's static filter
 (static_filter.py at 45e79ec): with r the mean |F| of the fastest 2 %, t = 3 px x (shorter side / 256) and
 n = round(2 F / 16), not more than n neighbouring pairs have r > t, and r <= 2 n t from the first frame to the
 last and back. `passes static filter` is 1 or 0. (A clip of 4 frames or fewer has n = 0 there, and passes only
@@ -45,7 +45,7 @@ STATIC_BELOW = 0.5  # pixels: half a pixel is where rounding would put it elsewh
 
 @dataclass(frozen=True, eq=False)
 class Flows:
-    """forward, backward: (P, H, W, 2) of neighbouring frames.   around: (2, H, W, 2), first to last and back."""
+    """forward, backward: (P, H, W, 2) of neighbours.   around: (2, H, W, 2), first to last and back."""
 
     forward: np.ndarray
     backward: np.ndarray
@@ -66,7 +66,7 @@ def lengths(flow: np.ndarray) -> np.ndarray:
 
 
 def mean_of_fastest(flow: np.ndarray, share: float) -> float:
-    """Mean length of this share of the pixels, rounded down to a whole number of them but for one at least."""
+    """Mean length of this share of the pixels, a whole number of them, rounded down; one at least."""
     sizes = np.sort(lengths(flow), axis=None)[::-1]
     return float(sizes[: max(int(sizes.size * share), 1)].mean())
 
@@ -162,9 +162,7 @@ def _score_magnitude(frames: np.ndarray, flows: Flows) -> Scored:
 def _score_warping(frames: np.ndarray, flows: Flows) -> Scored:
     found = [
         warping_error(a, b, forward, backward)
-        for a, b, forward, backward in zip(
-            frames, frames[1:], flows.forward, flows.backward, strict=False
-        )
+        for a, b, forward, backward in zip(frames, frames[1:], flows.forward, flows.backward, strict=False)
     ]
     value = math.fsum(error for error, _ in found) / len(found)
     share = math.fsum(seen for _, seen in found) / len(found)

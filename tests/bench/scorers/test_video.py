@@ -121,7 +121,14 @@ def test_ssim_and_psnr_are_torchmetrics(parity: Compare) -> None:
             x, y = (torch.from_numpy(f.transpose(2, 0, 1).copy())[None].double() / 255 for f in (a, b))
             module.reset()
             wanted.append(float(module(x, y)))
-        parity("Video", f"{name} of neighbouring frames", found, wanted, against="torchmetrics, 0 to 1", rtol=1e-6)
+        parity(
+            "Video",
+            f"{name} of neighbouring frames",
+            found,
+            wanted,
+            against="torchmetrics, 0 to 1",
+            rtol=1e-6,
+        )
 
 
 def test_ssim_refuses_frames_below_its_window() -> None:
@@ -347,7 +354,9 @@ def test_clip_scores_are_those_of_the_picture_scorer(models: Path, parity: Compa
         float((frames[1:] @ frames[0]).mean()),
     ]
     against = "open_clip, frame by frame"
-    parity("Video", "CLIP score of frames, consistency, to the first", found, wanted, against=against, atol=1e-5)
+    parity(
+        "Video", "CLIP score of frames, consistency, to the first", found, wanted, against=against, atol=1e-5
+    )
 
 
 def test_a_still_clip_is_consistent(models: Path) -> None:

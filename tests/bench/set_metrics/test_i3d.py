@@ -41,7 +41,9 @@ def test_logits_are_the_originals(parity: Compare) -> None:
         found = np.stack([network(case.clip(count))[0].numpy() for count in case.FRAMES])
     largest = np.abs(wanted).max()
     against = "piergiaj/pytorch-i3d (stored)"
-    parity("FVD", "I3D logits over their largest", found / largest, wanted / largest, against=against, atol=1e-5)
+    parity(
+        "FVD", "I3D logits over their largest", found / largest, wanted / largest, against=against, atol=1e-5
+    )
 
 
 def test_the_published_file_has_344_tensors() -> None:
@@ -53,7 +55,9 @@ def test_the_published_file_has_344_tensors() -> None:
     assert sum(parameter.numel() for parameter in network.parameters()) == 12_697_264
 
 
-@pytest.mark.parametrize(("size", "kernel", "stride"), [(16, 7, 2), (17, 7, 2), (7, 3, 1), (112, 3, 2), (5, 2, 2)])
+@pytest.mark.parametrize(
+    ("size", "kernel", "stride"), [(16, 7, 2), (17, 7, 2), (7, 3, 1), (112, 3, 2), (5, 2, 2)]
+)
 def test_same_padding_gives_size_over_stride_rounded_up(size: int, kernel: int, stride: int) -> None:
     front, back = i3d.same_padding((size,), (kernel,), (stride,))
     assert (size + front + back - kernel) // stride + 1 == -(-size // stride)

@@ -1,4 +1,4 @@
-"""Run piergiaj's pytorch-i3d on our random weights and clips; store its logits in logits.npz beside this file.
+"""Run piergiaj's pytorch-i3d on our random weights and clips; store its logits in logits.npz beside us.
 
     python tests/golden/i3d/make.py FOLDER
 
