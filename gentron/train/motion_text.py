@@ -43,11 +43,9 @@ MIXTURE = MotionMixture(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MotionTextRecipe:
-    """Steps were set by what is read and the minutes they take on one CPU core."""
+    """Steps were set by the minutes they take on one CPU core."""
 
-    t5_steps: int = 2_000
-    """More than CLIP's: without absolute positions who moves must be read from the words' context alone."""
-    clip_steps: int = 700
+    steps: int = 700
     batch_size: int = 64
     learning_rate: float = 3e-3
     warmup_steps: int = 20
@@ -214,18 +212,18 @@ def load_encoders(folder: Path) -> Iterator[tuple[str, Any]]:
         yield name, tower.model
 
 
-def teach(encoder: Any, out: Path, *, name: str, recipe: MotionTextRecipe, resume: bool) -> Taught:
-    """Train the new rows of one encoder ("t5", "clip") and the reader; `out` is the run's own folder."""
-    taught = Taught(encoder, begin=name == "clip", recipe=recipe)
+def teach(encoder: Any, out: Path, *, begin: bool, recipe: MotionTextRecipe, resume: bool) -> Taught:
+    """Train the new rows of one encoder and the reader; `out` is the run's own folder."""
+    taught = Taught(encoder, begin=begin, recipe=recipe)
     learned = [parameter for parameter in taught.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(learned, lr=recipe.learning_rate, weight_decay=0.0, betas=(0.9, 0.98))
     state = StepState(out, taught, optimizer, config=asdict(recipe), resume=resume)
     for step in training_steps(
         state,
-        total_steps=recipe.t5_steps if name == "t5" else recipe.clip_steps,
+        total_steps=recipe.steps,
         warmup_steps=recipe.warmup_steps,
         learning_rate=recipe.learning_rate,
-        title=f"{name} motion words",
+        title=f"{out.name.removesuffix('_run')} motion words",
     ):
         state.update(taught.loss(_batch(recipe, step)), batch_size=recipe.batch_size)
     return taught
@@ -247,6 +245,6 @@ def train(
     start_run(out, asdict(recipe) | {"initial": str(initial)}, resume=resume)
     taught = {}
     for name, encoder in load_encoders(initial):
-        taught[name] = teach(encoder, out / f"{name}_run", name=name, recipe=recipe, resume=resume)
+        taught[name] = teach(encoder, out / f"{name}_run", begin=name == "clip", recipe=recipe, resume=resume)
         export(taught[name], out / name)
     return taught

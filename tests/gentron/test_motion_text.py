@@ -29,7 +29,7 @@ from gentron.train.motion_text import (
     train,
 )
 
-RECIPE = MotionTextRecipe(t5_steps=4, clip_steps=4, batch_size=4, warmup_steps=1)
+RECIPE = MotionTextRecipe(steps=4, batch_size=4, warmup_steps=1)
 OLD_CAPTIONS = ["", *[caption(sample_scene(scene_rng(0, i)), scene_rng(1, i)) for i in range(20)]]
 
 
