@@ -13,12 +13,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 
 from gentron.autoencoder import Autoencoder
+from gentron.bundled import bundled_part
 from gentron.checkpoint import (
     CheckpointConfig,
     DiffusionConfig,
     SamplingConfig,
     TextConfig,
-    bundled_mini,
     load_model,
     read_config,
     save_checkpoint,
@@ -55,14 +55,14 @@ def resolve_recipe(name: str, *, autoencoder: Path | None, text: Path | None) ->
 
 
 def _bundled(part: str) -> str:
-    folder = bundled_mini() / part
-    if not folder.is_dir():
+    try:
+        return str(bundled_part(part))
+    except UserError as error:
         command = "autoencoder" if part == "autoencoder" else "text"
         raise UserError(
             f"no bundled {part}: train one with `gentron train {command} --out runs/{command}` "
-            f"and pass --{command} runs/{command}"
-        )
-    return str(folder)
+            f"and pass --{command} runs/{command} ({error})"
+        ) from error
 
 
 def _autoencoder_source(named: str, given: Path | None) -> str:
