@@ -19,10 +19,10 @@ import pytest
 from typer.testing import CliRunner
 
 from bench.cli import app
-from bench.generate import read_rows
-from bench.report import find_results
-from bench.results import Result, read_scores
-from tests.bench.test_shard import without_run
+from bench.report.summary import find_results
+from bench.results.record import Result, read_scores
+from bench.systems.rows import read_rows
+from tests.bench.test_sharding import without_run
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 LISTS = REPOSITORY.parent / "shared" / "data" / "t2i-compbench"

@@ -24,7 +24,7 @@ from bench.commands.options import (
 )
 
 if TYPE_CHECKING:
-    from bench.protocol import Protocol
+    from bench.prompts.protocol import Protocol
 
 SHAPES, OFFICIAL = "compbench-shapes_v1", "t2i-compbench_2024-02"
 
@@ -91,7 +91,7 @@ def compbench(
 
     The same command goes on where a killed run stopped. Under torchrun every process does its share.
     """
-    from bench.protocol import load_protocol
+    from bench.prompts.protocol import load_protocol
     from bench.systems import check_system
 
     for name, value in (("num_inference_steps", num_inference_steps), ("batch_size", batch_size)):
@@ -108,9 +108,9 @@ def compbench(
     if images < 1:
         raise ValueError(f"images_per_prompt must be >= 1, got {images}")
 
-    from bench.run import RunSettings, build_scorers, run
+    from bench.jobs.compbench import RunSettings, build_scorers, run
     from bench.scorers import Context
-    from bench.shard import Shard
+    from bench.sharding import Shard
     from bench.systems import SystemOptions, parse_system
 
     shard = Shard.from_environment()
@@ -155,7 +155,7 @@ def scoring_device(device: str) -> str:
 
 def _show(protocol: Protocol, result, folder: Path) -> None:
     from bench.commands.progress import wide_console
-    from bench.report import notes, reference, result_table
+    from bench.report.summary import notes, reference, result_table
 
     console = wide_console()
     console.print(result_table(result, reference(protocol.name, protocol.sha256)))
@@ -166,7 +166,7 @@ def _show(protocol: Protocol, result, folder: Path) -> None:
 
 def list_() -> None:
     """Protocols, suites, categories and systems."""
-    from bench.protocol import protocol_names, read_config
+    from bench.prompts.protocol import protocol_names, read_config
     from gentron.presets import PRESETS
 
     for name in protocol_names():

@@ -12,7 +12,7 @@ from gentron.errors import UserError
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from bench.judge_accuracy import Accuracy, Change
+    from bench.scorers.judge_accuracy import Accuracy, Change
 
 
 def judge(
@@ -31,7 +31,7 @@ def judge(
     if autoencoder is not None and not autoencoder.is_dir():
         raise UserError(f"no autoencoder folder '{autoencoder}'")
     from bench.commands.progress import wide_console
-    from bench.judge_accuracy import CHANGES, measure
+    from bench.scorers.judge_accuracy import CHANGES, measure
 
     changes: dict[str, Change] = dict(CHANGES)
     if autoencoder is not None:
@@ -61,7 +61,7 @@ def _autoencoded(folder: Path, device: str) -> Change:
 def _accuracy_table(found: dict[str, Accuracy], count: int) -> Table:
     from rich.table import Table
 
-    from bench.judge_accuracy import FALSE, QUESTIONS
+    from bench.scorers.judge_accuracy import FALSE, QUESTIONS
 
     first = next(iter(found.values()))
     table = Table(title=f"The judge on {count} scenes: share of right answers", title_justify="left")

@@ -26,8 +26,8 @@ def fetch(
 ) -> None:
     """Store a prompt set, each file checked against its pinned hash. Run again to go on."""
     from bench.commands.progress import stage
-    from bench.prompt_sets import fetch as fetch_set
-    from bench.prompt_sets import prompt_set, prompts_folder
+    from bench.prompts.sets import fetch as fetch_set
+    from bench.prompts.sets import prompt_set, prompts_folder
 
     known = prompt_set(name)
     folder = prompts_folder() / name if folder is None else folder
@@ -52,7 +52,7 @@ def show(
     ] = None,
 ) -> None:
     """What is there and whether it is as pinned; with --category, the prompts themselves."""
-    from bench.prompt_sets import COMPBENCH, PROMPT_SETS, load_list, prompt_set
+    from bench.prompts.sets import COMPBENCH, PROMPT_SETS, load_list, prompt_set
 
     if category is None:
         for known in [prompt_set(name)] if name else PROMPT_SETS.values():
@@ -61,7 +61,7 @@ def show(
     prompts = load_list(name or COMPBENCH, category, edition)
     source = None
     if phrases is not None:
-        from bench.phrases import phrase_source
+        from bench.scorers.phrases import phrase_source
 
         source = phrase_source(phrases)
         typer.echo(f"noun phrases: {source.name} {source.record}", err=True)
@@ -94,8 +94,8 @@ def parse(
     """Freeze spaCy's noun phrases of all prompts into a table, so that scores need no spaCy."""
     import sys
 
-    from bench.phrases.frozen import Table, table_path
-    from bench.phrases.spacy import check_pinned, parse_with
+    from bench.scorers.phrases.frozen import Table, table_path
+    from bench.scorers.phrases.spacy import check_pinned, parse_with
     from gentron.atomic import check_writable
 
     texts = _all_texts(name, text or [])
@@ -111,7 +111,7 @@ def parse(
 
 def _all_texts(name: str, further: list[Path]) -> list[str]:
     """Distinct prompts of all lists and editions that are there, then of the files."""
-    from bench.prompt_sets import find_prompt_set, load_list, prompt_set, split_lines
+    from bench.prompts.sets import find_prompt_set, load_list, prompt_set, split_lines
 
     folder = find_prompt_set(name)
     texts = [
@@ -144,9 +144,9 @@ def measure(
     ] = None,
 ) -> None:
     """How often a source of noun phrases agrees with what is known of T2I-CompBench's prompts."""
-    from bench.phrases import phrase_source
-    from bench.phrases.measure import markdown, write_between_marks
-    from bench.phrases.measure import measure as measure_source
+    from bench.scorers.phrase_agreement import markdown, write_between_marks
+    from bench.scorers.phrase_agreement import measure as measure_source
+    from bench.scorers.phrases import phrase_source
 
     source = phrase_source(phrases)
     other = None if against is None else phrase_source(against)
@@ -159,7 +159,7 @@ def measure(
 
 
 def _show_files(name: str) -> None:
-    from bench.prompt_sets import prompt_set, prompts_folder, state
+    from bench.prompts.sets import prompt_set, prompts_folder, state
 
     known, folder = prompt_set(name), prompts_folder() / name
     typer.echo(f"{name}  {known.source}  {known.licence}  {folder}")

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.phrases.tokens import tokenize
 from bench.scorers import Context, Scored, ScorerRecord
+from bench.scorers.phrases.tokens import tokenize
 from gentron.atomic import atomic_file
 from gentron.config import from_dict
 from gentron.errors import UserError

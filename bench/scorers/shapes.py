@@ -32,10 +32,10 @@ import numpy as np
 import scipy.fft
 import scipy.ndimage
 
-from bench.images import fit as resized
 from bench.prompts import Prompt
+from bench.prompts.shapes import redraw
 from bench.scorers import Context, Scored, ScorerRecord
-from bench.shapes_prompts import redraw
+from bench.systems.images import fit as resized
 from gentron.config import from_dict
 from gentron.errors import UserError
 from gentron.shapes.captions import Description, ObjectDescription

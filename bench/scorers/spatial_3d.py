@@ -33,9 +33,9 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-    from bench.phrases import PhraseSource
     from bench.prompts import Prompt
     from bench.scorers.detection import Detector
+    from bench.scorers.phrases import PhraseSource
 
 VERSION = 1
 
@@ -164,8 +164,8 @@ class Spatial3dScorer:
 
 def build(settings: dict[str, Any], context: Context) -> Spatial3dScorer:
     """The scorer for a protocol's settings; MissingWeights if a network's file is not there."""
-    from bench.phrases import phrase_source
     from bench.scorers.depth import build_depth
+    from bench.scorers.phrases import phrase_source
     from bench.scorers.unidet import build_detector
     from bench.weights import locate
 
