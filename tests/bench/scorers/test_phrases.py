@@ -11,13 +11,21 @@ from typer.testing import CliRunner
 
 from bench.commands.prompts import prompts_app
 from bench.prompts.sets import COMPBENCH, load_list, prompt_set
-from bench.scorers.phrase_agreement import agreement_rows, markdown, measure, template, write_between_marks
+from bench.scorers.phrase_agreement import (
+    agreement_rows,
+    disagreements,
+    markdown,
+    measure,
+    template,
+    write_between_marks,
+)
 from bench.scorers.phrases import Parse, Token, described, phrase_source
 from bench.scorers.phrases.frozen import SHIPPED, TABLES, FrozenSource, Table, read_table, shipped
 from bench.scorers.phrases.lexicon import closed_classes, open_classes
 from bench.scorers.phrases.rules import RulesSource
 from bench.scorers.phrases.spacy import PINNED, SpacySource, check_pinned, live, parse_with
 from bench.scorers.phrases.tokens import tokenize
+from benchmarks.phrases import CATEGORIES, SOURCES, effect, effects_table
 from gentron.errors import UserError
 
 ROOT = Path(__file__).parents[3]
@@ -310,6 +318,23 @@ def test_what_spacy_36_says_of_prompts_that_the_rules_read_otherwise() -> None:
     ):
         assert source.parse(text).chunks == phrases
     assert RULES.parse("a brown acorn and a green leaf").chunks == ("a brown acorn", "a green leaf")
+
+
+@needs_lists
+def test_the_page_says_what_the_sources_disagree_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GENTRON_PROMPTS", str(LISTS.parent))
+    table = disagreements({name: phrase_source(name) for name in ("spacy-3.6", "spacy-3.8", "rules")})
+    assert table in (ROOT / "docs" / "phrases.md").read_text()
+    assert "| color | phrases | 13 | 23 | 22 |" in table  # counted apart from this code too
+
+
+@needs_lists
+@pytest.mark.slow
+def test_the_page_says_what_the_sources_do_to_scores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GENTRON_PROMPTS", str(LISTS.parent))
+    sources = {name: phrase_source(name) for name in SOURCES}
+    effects = [effect(category, sources) for category in CATEGORIES]
+    assert effects_table(effects) in (ROOT / "docs" / "phrases.md").read_text()
 
 
 def test_the_rules_are_labelled_approximate() -> None:
