@@ -173,7 +173,7 @@ def text_motion(
     ] = None,
     resume: Annotated[Resume, typer.Option(help="auto: go on if the folder holds a run.")] = Resume.NEVER,
 ) -> None:
-    """Teach mini's text encoders the words of motion and leave all else as it is; writes OUT/clip and OUT/t5."""
+    """Teach mini's text encoders the words of motion, leaving all else; writes OUT/clip and OUT/t5."""
     from gentron.bundled import bundled_mini
     from gentron.train.motion_text import train
 

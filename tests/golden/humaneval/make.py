@@ -38,7 +38,7 @@ def write(path, codec, fps, frames, phase, size=64):
         container.mux(stream.encode())
 
 
-def frames_sha256(data):
+def frames_sha256(data: str) -> str:
     digest = hashlib.sha256()
     with av.open(data, "r") as container:
         for frame in container.decode(video=0):
