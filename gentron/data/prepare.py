@@ -23,6 +23,7 @@ import numpy as np
 from PIL import Image
 
 from gentron.atomic import atomic_file
+from gentron.data import clip_writer
 from gentron.data.clip_writer import encode
 from gentron.data.listing import Item
 from gentron.data.quality import SAMPLES_PER_SECOND, Quality, Thresholds, luma, measure
@@ -37,7 +38,7 @@ DROPPED = ".dropped"
 CLIPS = "clips"
 LISTING = "captions.jsonl"
 QUALITY = "quality.jsonl"
-X264 = {"crf": "18", "preset": "medium"}
+X264 = {**clip_writer.X264, "crf": "18"}
 DETECT_SIDE = 128
 """Short side of the frames that are looked at for scene changes; PySceneDetect shrinks to about as much."""
 
