@@ -14,6 +14,7 @@ import typer
 
 from gentron.atomic import atomic_file, check_writable
 from gentron.console import make_app, run_app
+from gentron.data.cli import app as data_app
 from gentron.errors import UserError
 from gentron.train.cli import app as train_app
 
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 MANIFEST = "manifest.json"
 
 app = make_app("GenTron: text-to-image diffusion transformers, their training and sampling.")
-data_app = typer.Typer(no_args_is_help=True, help="Write data sets.")
 app.add_typer(train_app, name="train")
 app.add_typer(data_app, name="data")
 
@@ -292,11 +292,6 @@ def shapes(
     with progress("rendering", count) as update:
         write(out, count=count, seed=seed, callback=update)
     typer.echo(f"{out}: {count} pictures")
-
-
-@data_app.callback()
-def _data() -> None:
-    """Write data sets."""  # a callback keeps `shapes` a word of the command line while it is the only one
 
 
 def main() -> None:
