@@ -145,7 +145,9 @@ def export(
 
     wanted = requests(drawn.prompts, images_per_prompt=1, seed=settings.seed)
     found = [
-        item for name in SYSTEMS for item in _find(name, systems[name], infos[name], wanted, work, stage)
+        item
+        for name in SYSTEMS
+        for item in _find(name, systems[name], infos[name], wanted, drawn, work, stage)
     ]
     media, contents = (_check_videos if is_video else _check_pictures)(found, settings)
     notes = _twins(found, contents)
@@ -287,12 +289,13 @@ def _find(
     system: System | Collection,
     info: KeySystem,
     wanted: list[Request],
+    drawn: Drawn,
     work: Path,
     stage: Stage,
 ) -> list[Found]:
     with stage(f"images of {name.upper()}", len(wanted)) as advance:
         if isinstance(system, Collection):
-            records = collect(system, wanted)
+            records = collect(system, wanted, drawn.available)
             advance(len(wanted))
             folder = work
         else:

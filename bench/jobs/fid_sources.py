@@ -28,6 +28,7 @@ from bench.stages import Stage
 from bench.systems import Collection, Request, System, SystemInfo, safe_name
 from bench.systems.generate import make_images, work_folder
 from bench.systems.requests import requests
+from gentron.data.walk import walk_files
 from gentron.errors import UserError
 from gentron.shapes import render, sample_scene
 from gentron.shapes.scene import WORLD_VERSION, scene_rng
@@ -83,14 +84,16 @@ def _suite(num_images: int | None) -> str:
 
 
 def folder_pictures(folder: Path, num_images: int | None = None) -> list[Picture]:
-    """The pictures in a folder and below it, by name; UserError if there are none or too few."""
+    """The pictures in a folder and below it, by name; UserError if there are none or too few.
+
+    Links are followed, and a folder that several links lead to counts once.
+    """
     if not folder.is_dir():
         raise UserError(f"no folder '{folder}'")
-    paths = {path.relative_to(folder): path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES}
     found = {
-        place.as_posix(): path
-        for place, path in paths.items()
-        if not any(part.startswith(".") for part in place.parts)
+        path.relative_to(folder).as_posix(): path
+        for path in walk_files(folder)
+        if path.suffix.lower() in SUFFIXES
     }
     if not found:
         raise UserError(f"no images in '{folder}': expected files that end in {', '.join(SUFFIXES)}")
@@ -145,7 +148,7 @@ def measured_system(
         side=Side(
             id=system.info.name,
             num_images=len(wanted),
-            pictures=lambda: _made(system, wanted, folder, stage, shard),
+            pictures=lambda: _made(system, wanted, prompts, folder, stage, shard),
         ),
         protocol=protocol.name,
         protocol_sha256=protocol.sha256,
@@ -188,7 +191,7 @@ def measured_captions(
         side=Side(
             id=info.name,
             num_images=len(wanted),
-            pictures=lambda: _made(system, wanted, folder, stage, shard),
+            pictures=lambda: _made(system, wanted, captions.prompts, folder, stage, shard),
             prepared=name,
             prepare=prepare,
         ),
@@ -214,14 +217,19 @@ def _system_record(info: SystemInfo) -> SystemRecord:
 
 
 def _made(
-    system: System | Collection, wanted: list[Request], folder: Path, stage: Stage, shard: Shard
+    system: System | Collection,
+    wanted: list[Request],
+    prompts: Sequence[Prompt],
+    folder: Path,
+    stage: Stage,
+    shard: Shard,
 ) -> list[Picture]:
     """Pictures of all requests, once every process has made its share."""
     return [
         FilePicture(
             f"{r.prompt_id}_{r.sample:02d}", folder / r.file, r.prompt_id, r.sample, expected=r.sha256
         )
-        for r in make_images(system, wanted, folder, shard, stage)
+        for r in make_images(system, wanted, folder, shard, stage, prompts=prompts)
     ]
 
 

@@ -96,9 +96,7 @@ def _best_pairing(
     fits = [[k for k, d in enumerate(found) if matches(wanted, d)] for wanted in description.objects]
 
     def key(pairing: tuple[int | None, ...]) -> tuple[int, float]:
-        ways = [
-            _distance(found[k], place) for k, place in zip(pairing, before, strict=True) if k is not None
-        ]
+        ways = [_distance(found[k], place) for k, place in zip(pairing, before, strict=True) if k is not None]
         return len(ways), -sum(ways)
 
     return max(pairings(fits), key=key)
@@ -139,9 +137,7 @@ def _leg(track: Track, first: int, last: int, speed: float) -> Seen:
     along = dx if abs(dx) >= abs(dy) else dy
     if abs(along) <= speed * span / 2:
         return Seen(Motion.STILL, abs(along), abs(along) / max(span, 1))
-    positive, negative = (
-        (Motion.RIGHT, Motion.LEFT) if abs(dx) >= abs(dy) else (Motion.DOWN, Motion.UP)
-    )
+    positive, negative = (Motion.RIGHT, Motion.LEFT) if abs(dx) >= abs(dy) else (Motion.DOWN, Motion.UP)
     return Seen(positive if along > 0 else negative, abs(along), abs(along) / span)
 
 
@@ -199,7 +195,10 @@ def judge_track(track: Track, movement: Movement) -> Verdict:
         if right and not _speed_is_right(seen, movement.speed):
             return Verdict(True, False, f"{said}, {seen.speed:.1f} px a frame for {movement.speed}")
         return Verdict(right, right, said)
-    out, back = _leg(track, 0, movement.turn, movement.speed), _leg(track, movement.turn, last, movement.speed)
+    out, back = (
+        _leg(track, 0, movement.turn, movement.speed),
+        _leg(track, movement.turn, last, movement.speed),
+    )
     right = out.motion == movement.motion
     return Verdict(
         right, right and back.motion == OPPOSITES[movement.motion], f"{_say(out)}, then {_say(back)}"

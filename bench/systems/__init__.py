@@ -15,6 +15,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from bench.prompts import Prompt
 from gentron.errors import UserError
 
 
@@ -59,8 +60,16 @@ class Collection(Protocol):
 
     info: SystemInfo
 
-    def find(self, request: Request) -> Path:
-        """Where the image of this request is or should be."""
+    def find(self, requests: Sequence[Request], prompts: Sequence[Prompt]) -> list[Path]:
+        """Where the images of these requests are or should be.
+
+        prompts: all of the lists in order, whether asked for or not; UserError where images and prompts do
+        not match one to one.
+        """
+        ...
+
+    def count(self, prompts: Sequence[Prompt]) -> int:
+        """The most images that it holds of one prompt, at least 1."""
         ...
 
 
