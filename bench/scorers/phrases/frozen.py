@@ -5,7 +5,6 @@ It makes scores independent of what is installed. A prompt that it does not hold
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping
@@ -17,6 +16,7 @@ from bench.scorers.phrases import Parse
 from bench.scorers.phrases.spacy import is_pinned, to_parse
 from gentron.atomic import atomic_file
 from gentron.errors import UserError
+from gentron.hashing import sha256
 
 ENVIRONMENT = "GENTRON_PHRASES"
 FILE_NAME = "phrases.json"
@@ -43,7 +43,7 @@ class Table:
     @property
     def sha256(self) -> str:
         fields = [{k: v for k, v in self.made_with.items() if k != "python"}, self._prompts()]
-        return hashlib.sha256(json.dumps(fields, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+        return sha256(json.dumps(fields, sort_keys=True, ensure_ascii=False))
 
     def _prompts(self) -> dict[str, Any]:
         return {
