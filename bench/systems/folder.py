@@ -27,8 +27,8 @@ from typing import Any
 
 from bench.prompts import Prompt
 from bench.systems import Request, SystemInfo, SystemOptions, safe_name
-from bench.systems.images import sha256
 from gentron.errors import UserError
+from gentron.hashing import sha256
 from gentron.textfiles import read_json, read_jsonl
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
