@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gentron.atomic import atomic_folder
+from gentron.checkpoint import CONFIG_FILE, read_config, resolve_part
 from gentron.data.keyed import Stream, keyed_rng
 from gentron.errors import UserError
 from gentron.shapes.motion import FAST, SLOW, Motion, MotionMixture, Movement, sample_clip
@@ -205,8 +206,14 @@ def _batch(recipe: MotionTextRecipe, step: int) -> list[Pair]:
 
 
 def load_encoders(folder: Path) -> Iterator[tuple[str, Any]]:
-    """The encoders in folder/t5 and folder/clip, by name."""
-    found = TextEncoders.from_pretrained(folder / "clip", folder / "t5")
+    """The encoders in folder/t5 and folder/clip, else those that the checkpoint in folder names, by name."""
+    clip, t5 = folder / "clip", folder / "t5"
+    if not clip.is_dir() and (folder / CONFIG_FILE).is_file():
+        text = read_config(folder).text
+        clip, t5 = (
+            resolve_part(folder, name or encoder) for encoder, name in (("clip", text.clip), ("t5", text.t5))
+        )
+    found = TextEncoders.from_pretrained(clip, t5)
     for name, tower in (("t5", found.t5), ("clip", found.clip)):
         assert tower is not None
         yield name, tower.model

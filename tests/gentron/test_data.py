@@ -114,7 +114,7 @@ def test_another_autoencoder_or_seed_gets_a_file_of_its_own(tmp_path: Path) -> N
     ShapesSource(
         encode=encode, autoencoder_hash="other", cache_dir=tmp_path, seed=1, pool_size=20, validation_size=4
     )
-    assert len(list(tmp_path.iterdir())) == 3
+    assert len(list(tmp_path.glob("*.f16"))) == 3
 
 
 def make_folder(folder: Path, count: int = 12) -> Path:
