@@ -49,7 +49,7 @@ def t2i(
     from rich.console import Console
 
     from gentron.allocator import keep_freed_memory
-    from gentron.pipeline import usable_device
+    from gentron.device import usable_device
     from gentron.train import t2i as training
 
     keep_freed_memory()
