@@ -81,17 +81,19 @@ def load(path: Path) -> Evidence:
 def check_agreement(file: Path, result: Result, lines: list[ScoreLine]) -> None:
     """UserError where result.json and scores.csv do not say the same."""
     scores = file.parent / SCORES
-    twice = [key for key, count in Counter((r.prompt_id, r.sample) for r in lines).items() if count > 1]
+    keys = Counter((r.category, r.prompt_id, r.sample) for r in lines)
+    twice = [key for key, count in keys.items() if count > 1]
     if twice:
-        prompt_id, sample = twice[0]
+        _, prompt_id, sample = twice[0]
         more = f" and {len(twice) - 1} more" if len(twice) > 1 else ""
         raise UserError(f"{scores} holds {prompt_id}, sample {sample}, more than once{more}")
     homes: dict[str, str] = {}
-    for line in lines:
+    for line in lines if not result.is_of_measures else []:
         if homes.setdefault(line.prompt_id, line.category) != line.category:
             raise UserError(f"{scores} has {line.prompt_id} in {homes[line.prompt_id]} and {line.category}")
-    if result.metrics and len(lines) != result.counts.scored:  # set metrics have no rows
-        _disagree(file, "counts.scored", result.counts.scored, len(lines))
+    num_scored = len({(r.prompt_id, r.sample) for r in lines})
+    if result.metrics and num_scored != result.counts.scored:  # set metrics have no rows
+        _disagree(file, "counts.scored", result.counts.scored, num_scored)
     known = {metrics.category: metrics.score for metrics in result.metrics}
     unknown = sorted({line.category for line in lines} - set(known))
     if unknown:
