@@ -309,7 +309,8 @@ def test_the_autoencoder_loads_with_its_scale(trained: Path) -> None:
     assert list(vae.config.latents_mean) == statistics["latents_mean"]
     loaded = Autoencoder.from_pretrained(folder)
     assert (loaded.downscale, loaded.latent_channels) == (4, 4)
-    images = autoencoder_training.batch(replace(AUTOENCODER, picture_batch_size=32), 2)
+    schedule = replace(AUTOENCODER.schedule, picture_batch_size=32)
+    images = autoencoder_training.batch(replace(AUTOENCODER, schedule=schedule), 2)
     latents = loaded.encode(images)
     assert latents.shape == (32, 4, 16, 16) and loaded.decode(latents[:1]).shape == (1, 3, 64, 64)
     assert latents.mean((0, 2, 3)).abs().max() < 0.3
