@@ -26,10 +26,10 @@ from bench.commands.options import (
 from gentron.errors import UserError
 
 if TYPE_CHECKING:
-    from bench.clipscore import Cosines, Stated, Summary
+    from bench.jobs.clipscore import Cosines, Stated, Summary
     from bench.prompts import Prompt
-    from bench.protocol import Protocol
-    from bench.shard import Shard
+    from bench.prompts.protocol import Protocol
+    from bench.sharding import Shard
     from bench.systems import Collection, System, SystemInfo
 
 SHAPES_PROTOCOL = "compbench-shapes_v1"
@@ -97,7 +97,7 @@ def clipscore(
         batch_size=(batch_size, 1),
         seed=(seed, 0),
     )
-    from bench.clipscore import SHAPES, SHAPES_VIEW, build_cosines, stated
+    from bench.jobs.clipscore import SHAPES, SHAPES_VIEW, build_cosines, stated
     from bench.systems import SystemOptions, check_system, parse_system
 
     check_system(name)
@@ -107,7 +107,7 @@ def clipscore(
         _check_captions(asked.prompts)
 
     from bench.commands.compbench import scoring_device
-    from bench.shard import Shard
+    from bench.sharding import Shard
     from gentron.atomic import check_writable
 
     for folder in (out, work):
@@ -173,10 +173,11 @@ def _measure(
     shard: Shard,
 ) -> tuple[Summary, Path] | None:
     """Make or find the pictures, compute, write; None in all processes but the first."""
-    from bench.clipscore import Summary, compute, figure, gather, prompts_digest, truncated_share, write
     from bench.commands.progress import stage
-    from bench.generate import requests
-    from bench.run import describe_missing, make_images
+    from bench.jobs.clipscore import Summary, compute, figure, gather, prompts_digest, truncated_share, write
+    from bench.jobs.compbench import describe_missing
+    from bench.systems.generate import make_images
+    from bench.systems.requests import requests
 
     wanted = requests(
         asked.prompts,
@@ -185,7 +186,7 @@ def _measure(
         seed_of=asked.seed_of,
     )
     folder = asked.work_folder(work, system.info, choice.seed)
-    records = make_images(system, wanted, folder, shard, stage)
+    records = make_images(system, wanted, folder, shard, stage, prompts=asked.all_prompts)
     with stage("cosines", len(shard.mine(records))) as advance:
         compute(cosines, choice.view, asked.prompts, records, folder, advance=advance, shard=shard)
     if not shard.is_first:
@@ -216,11 +217,13 @@ def _measure(
 class Asked:
     """The prompts and how images of them are asked for; protocol is None for a file.
 
-    digest: of all prompts of the file, also of those beyond a limit: their images lie in one folder.
+    all_prompts: of the file or protocol, also those beyond a limit.   digest: of all of the file, so that its
+    images lie in one folder whatever the limit.
     """
 
     name: str
     prompts: list[Prompt]
+    all_prompts: list[Prompt]
     protocol: Protocol | None
     images_per_prompt: int
     seed: int
@@ -229,23 +232,18 @@ class Asked:
 
     def work_folder(self, work: Path, info: SystemInfo, seed: int) -> Path:
         """A protocol's images are those of `compbench`."""
-        from bench.run import work_folder
+        from bench.systems.generate import images_folder, work_folder
 
         if self.protocol is not None:
             return work_folder(work, self.protocol, info, seed=seed)
-
-        import hashlib
-        import json
-
-        key = [self.digest, info.kind, info.name, info.weights_sha256, info.settings, info.untrained, seed]
-        digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
-        return work / f"{self.name}-{self.digest}" / f"{info.name}-{digest[:8]}"
+        parent = work / f"{self.name}-{self.digest}"
+        return images_folder(parent, info, before=[self.digest], after=[seed])
 
 
 def _ask(given: str | None, limit: int | None) -> Asked:
     """The prompts of a file, of a protocol or of one of its categories."""
-    from bench.clipscore import prompts_digest, read_prompts
-    from bench.generate import image_seed
+    from bench.jobs.clipscore import prompts_digest, read_prompts
+    from bench.prompts.seeds import image_seed
     from bench.systems import safe_name
 
     if given is None:
@@ -255,6 +253,7 @@ def _ask(given: str | None, limit: int | None) -> Asked:
         return Asked(
             name=safe_name(Path(given).stem),
             prompts=prompts[:limit],
+            all_prompts=prompts,
             protocol=None,
             images_per_prompt=1,
             seed=0,
@@ -262,7 +261,7 @@ def _ask(given: str | None, limit: int | None) -> Asked:
             digest=prompts_digest(prompts),
         )
 
-    from bench.protocol import load_protocol, protocol_names
+    from bench.prompts.protocol import load_protocol, protocol_names
 
     name, _, category = given.partition(":")
     if name not in protocol_names():
@@ -277,6 +276,7 @@ def _ask(given: str | None, limit: int | None) -> Asked:
     return Asked(
         name=safe_name(given),
         prompts=prompts,
+        all_prompts=protocol.all_prompts,
         protocol=protocol,
         images_per_prompt=protocol.config.images_per_prompt,
         seed=protocol.config.seed,
@@ -287,7 +287,7 @@ def _ask(given: str | None, limit: int | None) -> Asked:
 
 def _check_captions(prompts: list[Prompt]) -> None:
     """Every prompt is one of the shapes world, before anything is drawn."""
-    from bench.shapes_attributes import parse_caption
+    from bench.scorers.shapes_attributes import parse_caption
 
     for prompt in prompts:
         if prompt.description is None:
@@ -296,20 +296,9 @@ def _check_captions(prompts: list[Prompt]) -> None:
 
 def _default_count(system: System | Collection, asked: Asked) -> int:
     """A folder's: the most pictures it holds of one prompt, so that fewer of another are missing ones."""
-    from bench.systems import Collection, Request
+    from bench.systems import Collection
 
-    if not isinstance(system, Collection):
-        return asked.images_per_prompt
-
-    def has(prompt: Prompt, sample: int) -> bool:
-        id = f"{prompt.id}_{sample:02d}"
-        request = Request(id=id, prompt_id=prompt.id, sample=sample, text=prompt.text, seed=-1)
-        return system.find(request).is_file()
-
-    count = 1
-    while any(has(prompt, count) for prompt in asked.prompts):
-        count += 1
-    return count
+    return system.count(asked.all_prompts) if isinstance(system, Collection) else asked.images_per_prompt
 
 
 # ---- output ----------------------------------------------------------------------------------------------

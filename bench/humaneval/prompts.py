@@ -10,8 +10,8 @@ from fractions import Fraction
 from pathlib import Path
 
 from bench.humaneval.study import PromptSource, digest
-from bench.images import sha256
-from bench.prompt_sets import (
+from bench.prompts import Prompt
+from bench.prompts.sets import (
     PARTIPROMPTS,
     PARTIPROMPTS_FILE,
     PartiPrompt,
@@ -20,8 +20,8 @@ from bench.prompt_sets import (
     parse_partiprompts,
     split_lines,
 )
-from bench.prompts import Prompt
 from gentron.errors import UserError
+from gentron.hashing import sha256
 
 NUM_PARTIPROMPTS = 100  # as in the paper's user study
 MAX_BYTES = 64 << 20
@@ -29,7 +29,10 @@ MAX_BYTES = 64 << 20
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Drawn:
+    """prompts: those drawn.   available: all of the source, in its order."""
+
     prompts: list[Prompt]
+    available: list[Prompt]
     source: PromptSource
 
 
@@ -49,6 +52,7 @@ def read_prompts(name: str, *, num_prompts: int | None, seed: int) -> Drawn:
     drawn = draw(available, num_prompts, seed=seed)
     return Drawn(
         prompts=drawn,
+        available=available,
         source=PromptSource(
             name=source, sha256=hashed, num_available=len(available), num_drawn=len(drawn), seed=seed
         ),
@@ -89,7 +93,7 @@ def _load(name: str) -> tuple[list[Prompt], str, str]:
         data = _read(path)
         parse = {".tsv": parse_tsv, ".jsonl": parse_jsonl}.get(path.suffix.lower(), parse_lines)
         return _checked(parse(data, str(path)), name), path.name, sha256(data)
-    from bench.protocol import load_protocol, protocol_names
+    from bench.prompts.protocol import load_protocol, protocol_names
 
     if name in protocol_names():
         protocol = load_protocol(name)

@@ -27,6 +27,9 @@ class Stream(IntEnum):
     CLIP = 15
     CLIP_CAPTION = 16
     MOTION_TEXT = 17
+    REPLACEMENT = 20  # of a sample that cannot be read
+    WINDOW = 21
+    HELD_BACK_WINDOW = 22
 
 
 def keyed_rng(seed: int, index: int, stream: Stream) -> np.random.Generator:

@@ -28,20 +28,36 @@ FRAME_WORDS = (
 CANONICAL = ("any", "beside", "over", "touching", "inside", "overlapping", ";")
 
 
-def words() -> list[str]:
-    """Every word a caption can hold, special tokens first, in a fixed order."""
+def _picture_words() -> list[str]:
+    """What captions of pictures are made of, special tokens first."""
     phrases = " ".join(p for options in RELATION_PHRASES.values() for p in options).split()
     adjectives = [word for options in SHAPE_ADJECTIVES.values() for word in options]
     names = [*COLORS, *SHAPES, *TEXTURES, *SIZES, *NOUNS]
-    return list(dict.fromkeys([*SPECIAL, *FRAME_WORDS, *phrases, *adjectives, *names, *CANONICAL]))
+    return list(dict.fromkeys([*SPECIAL, *FRAME_WORDS, *phrases, *adjectives, *names]))
+
+
+def _clip_words() -> list[str]:
+    """What captions of clips say of motion."""
+    directions = [phrase for options in DIRECTION_PHRASES.values() for phrase in options]
+    speeds = SPEED_WORDS.values()
+    phrases = [*MOVE_PHRASES, *directions, *STILL_PHRASES, *BESIDE_PHRASES, *speeds, BACK, VIDEO_FRAME]
+    return list(dict.fromkeys([*" ".join(phrases).split(), *Motion]))
+
+
+def words() -> list[str]:
+    """Every word a caption of a picture can hold, special tokens first, in a fixed order."""
+    return list(dict.fromkeys([*_picture_words(), *CANONICAL]))
 
 
 def motion_words() -> list[str]:
     """The words of pictures and clips: those of `words()` in their places, then what only clips need."""
-    directions = [phrase for options in DIRECTION_PHRASES.values() for phrase in options]
-    speeds = SPEED_WORDS.values()
-    phrases = [*MOVE_PHRASES, *directions, *STILL_PHRASES, *BESIDE_PHRASES, *speeds, BACK, VIDEO_FRAME]
-    return list(dict.fromkeys([*words(), *" ".join(phrases).split(), *Motion]))
+    return list(dict.fromkeys([*words(), *_clip_words()]))
+
+
+def words_of_clips_alone() -> list[str]:
+    """Words of captions of clips that no caption of a picture holds: their embeddings can change without a
+    change of what an encoder makes of pictures' captions."""
+    return [word for word in _clip_words() if word not in _picture_words()]
 
 
 def build_tokenizer(

@@ -160,3 +160,22 @@ def text(
     from gentron.train.text import train
 
     typer.echo(f"text encoders: {train(out, resume=resume is Resume.AUTO)}")
+
+
+@app.command("text-motion")
+def text_motion(
+    out: Out = Path("runs/text-motion"),
+    initial: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder with the clip/ and t5/ to teach; else the bundled mini.", show_default=False
+        ),
+    ] = None,
+    resume: Annotated[Resume, typer.Option(help="auto: go on if the folder holds a run.")] = Resume.NEVER,
+) -> None:
+    """Teach mini's text encoders the words of motion, leaving all else; writes OUT/clip and OUT/t5."""
+    from gentron.bundled import bundled_mini
+    from gentron.train.motion_text import train
+
+    train(out, initial=initial or bundled_mini(), resume=resume is Resume.AUTO)
+    typer.echo(f"text encoders: {out}")

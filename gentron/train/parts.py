@@ -14,12 +14,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from gentron.autoencoder import Autoencoder
+from gentron.bundled import bundled_part
 from gentron.checkpoint import (
     CheckpointConfig,
     DiffusionConfig,
     SamplingConfig,
     TextConfig,
-    bundled_mini,
     save_checkpoint,
 )
 from gentron.config import to_dict
@@ -75,14 +75,14 @@ def _named_recipe(name: str, task: str) -> TrainRecipe:
 
 
 def _bundled(part: str) -> str:
-    folder = bundled_mini() / part
-    if not folder.is_dir():
+    try:
+        return str(bundled_part(part))
+    except UserError as error:
         command = "autoencoder" if part == "autoencoder" else "text"
         raise UserError(
             f"no bundled {part}: train one with `gentron train {command} --out runs/{command}` "
-            f"and pass --{command} runs/{command}"
-        )
-    return str(folder)
+            f"and pass --{command} runs/{command} ({error})"
+        ) from error
 
 
 def _autoencoder_source(named: str, given: Path | None) -> str:

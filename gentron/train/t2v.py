@@ -19,7 +19,8 @@ from rich.console import Console
 from torch import Tensor
 
 from gentron.autoencoder import Autoencoder
-from gentron.checkpoint import bundled_mini, load_model, load_t2i, read_config
+from gentron.bundled import bundled_mini
+from gentron.checkpoint import load_model, load_t2i, read_config
 from gentron.data import Batch, DataSource, Stream, keyed_rng
 from gentron.data.shapes_clips import ShapesClips
 from gentron.errors import UserError

@@ -1,0 +1,66 @@
+"""The one place where an image file is opened or saved."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from gentron.atomic import atomic_file
+from gentron.hashing import sha256
+
+
+class BadImage(Exception):
+    """A picture that cannot be scored; the message is the reason: missing, corrupt or blank."""
+
+
+def encode_png(image: np.ndarray) -> bytes:
+    """(H, W, 3) uint8 -> PNG without metadata; the same picture gives the same bytes."""
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write a whole file or nothing."""
+    with atomic_file(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def read_image(path: Path) -> tuple[np.ndarray, str]:
+    """The picture as (H, W, 3) uint8 and the sha256 of its file; raises BadImage with the reason."""
+    image, digest = decode_image(path)
+    if is_blank(image):
+        raise BadImage("blank")
+    return image, digest
+
+
+def is_blank(image: np.ndarray) -> bool:
+    """Of one colour."""
+    return bool((image == image[:1, :1]).all())
+
+
+def decode_image(path: Path) -> tuple[np.ndarray, str]:
+    """`read_image`, for a picture that may be blank."""
+    try:
+        data = path.read_bytes()
+    except (FileNotFoundError, IsADirectoryError):
+        raise BadImage("missing") from None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # twice as large is an error
+            with Image.open(io.BytesIO(data)) as file:
+                image = np.asarray(file.convert("RGB"))
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise BadImage("corrupt") from error
+    return image, sha256(data)
+
+
+def fit(image: np.ndarray, size: int) -> np.ndarray:
+    """(H, W, 3) uint8 -> (size, size, 3): the mean over each area, nothing for a picture of that size."""
+    if image.shape[:2] == (size, size):
+        return image
+    return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BOX))
