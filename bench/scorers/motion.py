@@ -9,12 +9,14 @@ object that is asked to go d pixels in all:
     from there back.
   still: in no frame further than half the way of the slowest thing (7 px in 8 frames) from where it began.
   speed, where the caption names it: the nearest of 2, 4 and 6 px a frame.
-Score of a clip: 1 if every object's motion is right, else 0. Its parts:
-  direction   1 if every object that is asked to move goes the right way, whatever the others do
-  binding     of clips with several objects: 1 if each does what is asked of it and not of another
-  frames      mean over frames of the picture judge's score (every asked object and nothing else)
-  identity    share of frames in which an asked object is found, mean over objects
-  step px     mean way between neighbouring frames of what is asked to move, where it is found in both
+Three scores of a clip:
+  motion       1 if every object's motion is right, else 0
+  appearance   mean over frames of the picture judge's score: every asked object is there, and nothing else
+  persistence  share of frames in which an asked object is found, mean over objects
+and what is told beside the first:
+  direction    1 if every object that is asked to move goes the right way, whatever the others do
+  binding      of clips with several objects: 1 if each does what is asked of it and not of another
+  step px      mean way between neighbouring frames of what is asked to move, where it is found in both
   unevenness px  standard deviation of these ways: 0 for a uniform motion
 """
 
@@ -23,31 +25,31 @@ Score of a clip: 1 if every object's motion is right, else 0. Its parts:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from bench.images import fit as resized
 from bench.prompts import Prompt
+from bench.prompts.motion import redraw_motion
 from bench.scorers import Context, Scored, ScorerRecord
 from bench.scorers.shapes import JUDGE_VERSION, Detection, detect, judge_detections, matches, pairings, say
+from bench.systems.images import fit as resized
 from gentron.config import from_dict
 from gentron.errors import UserError
 from gentron.shapes.captions import Description
 from gentron.shapes.motion import (
-    DIRECTIONS,
     FAST,
     MOTION_VERSION,
     OPPOSITES,
     SLOW,
     SPEED,
-    STILL,
     Motion,
     Movement,
 )
 from gentron.shapes.motion_captions import ClipDescription
+from gentron.shapes.scene import WORLD_VERSION
 
 MOTION_JUDGE_VERSION = 1  # a change of any score is a new version and a new protocol
 SPEEDS = (SLOW, SPEED, FAST)
@@ -96,9 +98,7 @@ def _best_pairing(
     fits = [[k for k, d in enumerate(found) if matches(wanted, d)] for wanted in description.objects]
 
     def key(pairing: tuple[int | None, ...]) -> tuple[int, float]:
-        ways = [
-            _distance(found[k], place) for k, place in zip(pairing, before, strict=True) if k is not None
-        ]
+        ways = [_distance(found[k], place) for k, place in zip(pairing, before, strict=True) if k is not None]
         return len(ways), -sum(ways)
 
     return max(pairings(fits), key=key)
@@ -129,27 +129,36 @@ class Seen:
     speed: float = 0.0
 
 
+def _direction(dx: float, dy: float) -> Motion:
+    """Of the larger component; y points down."""
+    if abs(dx) >= abs(dy):
+        return Motion.RIGHT if dx > 0 else Motion.LEFT
+    return Motion.DOWN if dy > 0 else Motion.UP
+
+
+def _is_lost(found: Sequence[int], first: int, last: int) -> bool:
+    """Found in frames less than half of the way from one frame to another apart, or not at all."""
+    return not found or (found[-1] - found[0]) * 2 < last - first
+
+
 def _leg(track: Track, first: int, last: int, speed: float) -> Seen:
     """What the object did from one frame to another, asked to go `speed` pixels a frame."""
     found = [frame for frame in track.found if first <= frame <= last]
-    if not found or (found[-1] - found[0]) * 2 < last - first:
+    if _is_lost(found, first, last):
         return Seen(LOST)
     span = found[-1] - found[0]
     dx, dy = track.way(found[0], found[-1])
     along = dx if abs(dx) >= abs(dy) else dy
     if abs(along) <= speed * span / 2:
         return Seen(Motion.STILL, abs(along), abs(along) / max(span, 1))
-    positive, negative = (
-        (Motion.RIGHT, Motion.LEFT) if abs(dx) >= abs(dy) else (Motion.DOWN, Motion.UP)
-    )
-    return Seen(positive if along > 0 else negative, abs(along), abs(along) / span)
+    return Seen(_direction(dx, dy), abs(along), abs(along) / span)
 
 
 def _at_rest(track: Track) -> Seen:
     """Still if it never goes far from where it began; else the direction of its furthest place."""
     last = len(track.places) - 1
     found = track.found
-    if not found or (found[-1] - found[0]) * 2 < last:
+    if _is_lost(found, 0, last):
         return Seen(LOST)
     ways = [track.way(found[0], frame) for frame in found]
     furthest = int(np.argmax([max(abs(dx), abs(dy)) for dx, dy in ways]))
@@ -157,9 +166,7 @@ def _at_rest(track: Track) -> Seen:
     size = max(abs(dx), abs(dy))
     if size <= SLOW * last / 2:
         return Seen(Motion.STILL, size)
-    if abs(dx) >= abs(dy):
-        return Seen(Motion.RIGHT if dx > 0 else Motion.LEFT, size)
-    return Seen(Motion.DOWN if dy > 0 else Motion.UP, size)
+    return Seen(_direction(dx, dy), size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +206,10 @@ def judge_track(track: Track, movement: Movement) -> Verdict:
         if right and not _speed_is_right(seen, movement.speed):
             return Verdict(True, False, f"{said}, {seen.speed:.1f} px a frame for {movement.speed}")
         return Verdict(right, right, said)
-    out, back = _leg(track, 0, movement.turn, movement.speed), _leg(track, movement.turn, last, movement.speed)
+    out, back = (
+        _leg(track, 0, movement.turn, movement.speed),
+        _leg(track, movement.turn, last, movement.speed),
+    )
     right = out.motion == movement.motion
     return Verdict(
         right, right and back.motion == OPPOSITES[movement.motion], f"{_say(out)}, then {_say(back)}"
@@ -209,77 +219,80 @@ def judge_track(track: Track, movement: Movement) -> Verdict:
 # ---- clips -----------------------------------------------------------------------------------------------
 
 
+class Score(NamedTuple):
+    """In [0, 1], and a sentence that says why."""
+
+    value: float
+    reason: str
+
+
 @dataclass(frozen=True, slots=True)
 class ClipJudgement:
-    """`score` 0 or 1, a sentence that says why, and the numbers behind it."""
+    """The three scores of a clip and the numbers beside the first; see the module's docstring."""
 
-    score: float
-    reason: str
+    motion: Score
+    appearance: Score
+    persistence: Score
     parts: dict[str, float]
 
 
-def read_frames(frames: np.ndarray) -> list[list[Detection]]:
+def look(frames: np.ndarray) -> list[list[Detection]]:
     """Detections of each frame; frames: (F, 64, 64, 3) uint8."""
     return [detect(frame) for frame in frames]
 
 
-def judge_motion(found: Sequence[Sequence[Detection]], claim: ClipDescription) -> ClipJudgement:
-    """Score a claim against the detections of each frame; see the module's docstring."""
-    description = Description(claim.objects)
-    tracks = follow(found, description)
+def judge_clip(found: Sequence[list[Detection]], claim: ClipDescription) -> ClipJudgement:
+    """Score a claim against the detections of each frame."""
+    tracks = follow(found, Description(claim.objects))
     verdicts = [judge_track(t, m) for t, m in zip(tracks, claim.moves, strict=True)]
-    pictures = [judge_detections(list(seen), description) for seen in found]
+    return ClipJudgement(
+        motion=_motion(verdicts, claim),
+        appearance=_appearance(found, Description(claim.objects)),
+        persistence=_persistence(tracks, claim),
+        parts=_parts(tracks, verdicts, claim),
+    )
+
+
+def _motion(verdicts: Sequence[Verdict], claim: ClipDescription) -> Score:
+    said = [
+        f"{say(thing)} {verdict.said}" + ("" if verdict.right else f", asked {_asked(movement)}")
+        for thing, verdict, movement in zip(claim.objects, verdicts, claim.moves, strict=True)
+    ]
+    return Score(float(all(v.right for v in verdicts)), "; ".join(said))
+
+
+def _appearance(found: Sequence[list[Detection]], description: Description) -> Score:
+    pictures = [judge_detections(seen, description) for seen in found]
+    scores = [picture.score for picture in pictures]
+    worst = int(np.argmin(scores))
+    reason = f"frame {worst}: {pictures[worst].reason}" if scores[worst] < 1 else "every frame ok"
+    return Score(float(np.mean(scores)), reason)
+
+
+def _persistence(tracks: Sequence[Track], claim: ClipDescription) -> Score:
+    said = [
+        f"{say(thing)} in {len(track.found)} of {len(track.places)} frames"
+        for thing, track in zip(claim.objects, tracks, strict=True)
+    ]
+    return Score(float(np.mean([track.share_found for track in tracks])), "; ".join(said))
+
+
+def _parts(tracks: Sequence[Track], verdicts: Sequence[Verdict], claim: ClipDescription) -> dict[str, float]:
     moving = [k for k, movement in enumerate(claim.moves) if movement.speed]
     steps = [step for k in moving for step in tracks[k].steps()]
-    right = all(v.right for v in verdicts)
-    parts = {
-        "frames": float(np.mean([p.score for p in pictures])),
-        "identity": float(np.mean([t.share_found for t in tracks])),
-    }
+    parts = {}
     if moving:
         parts["direction"] = float(all(verdicts[k].direction for k in moving))
     if len(verdicts) > 1:
-        parts["binding"] = float(all(v.direction for v in verdicts))
+        parts["binding"] = float(all(verdict.direction for verdict in verdicts))
     if steps:
-        parts["step px"] = float(np.mean(steps))
-        parts["unevenness px"] = float(np.std(steps))
-    said = [f"{say(o)} {v.said}" + ("" if v.right else f", asked {_asked(m)}")
-            for o, v, m in zip(claim.objects, verdicts, claim.moves, strict=True)]  # fmt: skip
-    worst = int(np.argmin([p.score for p in pictures]))
-    if pictures[worst].score < 1:
-        said.append(f"frame {worst}: {pictures[worst].reason}")
-    return ClipJudgement(float(right), "; ".join(said), parts)
+        parts |= {"step px": float(np.mean(steps)), "unevenness px": float(np.std(steps))}
+    return parts
 
 
 def _asked(movement: Movement) -> str:
-    if movement.motion is Motion.STILL:
-        return "still"
     speed = {SLOW: " slowly", FAST: " quickly"}.get(movement.speed, "")
     return f"{movement.motion}{speed}{' and back' if movement.turn is not None else ''}"
-
-
-# ---- chance ----------------------------------------------------------------------------------------------
-
-TESTED = ("direction", "motion", "speed")
-
-
-def redraw_motion(claim: ClipDescription, tested: str, rng: np.random.Generator) -> ClipDescription:
-    """The claim with what is tested drawn uniformly: what a clip made without regard to it scores.
-
-    direction: of each object that moves, two of them never the same.   motion: the same with standing still
-    among the choices, of every object.   speed: slowly or quickly, of each that moves.
-    """
-    if tested == "speed":
-        moves = [replace(m, speed=(SLOW, FAST)[int(rng.integers(2))]) if m.speed else m for m in claim.moves]
-        return replace(claim, moves=tuple(moves))
-    if tested == "motion":
-        options = [STILL, *(Movement(direction, SPEED) for direction in DIRECTIONS)]
-        return replace(claim, moves=tuple(options[int(rng.integers(5))] for _ in claim.moves))
-    if tested != "direction":
-        raise ValueError(f"unknown tested property '{tested}'; known: {', '.join(TESTED)}")
-    drawn = iter(rng.permutation(len(DIRECTIONS)))
-    moves = [replace(m, motion=DIRECTIONS[int(next(drawn))]) if m.speed else m for m in claim.moves]
-    return replace(claim, moves=tuple(moves))
 
 
 # ---- as a scorer -----------------------------------------------------------------------------------------
@@ -290,11 +303,17 @@ class Settings:
     """What a protocol says to this scorer."""
 
     version: int
+    world_version: int
     motion_version: int
     image_size: int
+    num_frames: int
+    fps: float
     tested: str
     chance_seed: int
     chance_draws: int
+
+
+MEASURES = ("appearance", "persistence")  # scores of every clip beside its motion, in a row's evidence
 
 
 class MotionScorer:
@@ -305,32 +324,39 @@ class MotionScorer:
     )
 
     def __init__(self, settings: Settings) -> None:
-        if (settings.version, settings.motion_version) != (MOTION_JUDGE_VERSION, MOTION_VERSION):
+        asked = (settings.version, settings.world_version, settings.motion_version)
+        installed = (MOTION_JUDGE_VERSION, WORLD_VERSION, MOTION_VERSION)
+        if asked != installed:
             raise UserError(
-                f"the protocol asks for scorer motion version {settings.version} and clips of version"
-                f" {settings.motion_version}; installed are {MOTION_JUDGE_VERSION} and {MOTION_VERSION}:"
-                " install the matching release"
+                "the protocol asks for versions {}, {} and {} of the motion scorer, the world and its clips;"
+                " installed are {}, {} and {}: install the matching release".format(*asked, *installed)
             )
         self._settings = settings
+        self.num_frames, self.fps = settings.num_frames, settings.fps
 
-    def score_clip(self, frames: np.ndarray, prompt: Prompt, sample: int) -> Scored:
-        """(F, H, W, 3) uint8 of any size -> the definition at the top of this module, with chance levels."""
-        size = self._settings.image_size
-        found = read_frames(np.stack([resized(frame, size) for frame in frames]))
-        judgement = judge_motion(found, prompt.clip_claim)
+    def score(self, image: np.ndarray, digest: str, prompt: Prompt, sample: int) -> Scored:
+        """The frames (F, H, W, 3) uint8, of any size -> the definition at the top of this module."""
+        size, claim = self._settings.image_size, prompt.clip_claim
+        found = look(np.stack([resized(frame, size) for frame in image]))
+        judgement = judge_clip(found, claim)
+        measures = {name: getattr(judgement, name)._asdict() for name in MEASURES}
+        return Scored(
+            score=judgement.motion.value,
+            reason=judgement.motion.reason,
+            parts=judgement.parts | {name: measures[name]["value"] for name in MEASURES},
+            evidence={"measures": measures, "found": [[say(d) for d in seen] for seen in found]},
+            chance=self._chance(found, prompt, sample),
+        )
+
+    def _chance(self, found: Sequence[list[Detection]], prompt: Prompt, sample: int) -> float:
+        """What this clip scores in motion, on average, when what is tested is redrawn."""
         # keyed by the prompt, so that a clip's chance level does not depend on what else was scored
         rng = np.random.default_rng([self._settings.chance_seed, sample, *prompt.id.encode()])
         drawn = [
             redraw_motion(prompt.clip_claim, self._settings.tested, rng)
             for _ in range(self._settings.chance_draws)
         ]
-        return Scored(
-            score=judgement.score,
-            reason=judgement.reason,
-            parts=judgement.parts,
-            evidence={"found": [[say(d) for d in seen] for seen in found]},
-            chance=float(np.mean([judge_motion(found, claim).score for claim in drawn])),
-        )
+        return float(np.mean([judge_clip(found, claim).motion.value for claim in drawn]))
 
 
 def build(settings: dict[str, Any], context: Context) -> MotionScorer:
