@@ -11,11 +11,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from gentron.errors import UserError
+
+if TYPE_CHECKING:
+    from gentron.media import Sample
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,6 +28,15 @@ class Request:
     sample: int
     text: str
     seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Media:
+    """What a system answers with. A picture has one frame and no rate."""
+
+    kind: Literal["image", "video"] = "image"
+    num_frames: int = 1
+    fps: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,15 +51,16 @@ class SystemInfo:
     settings: dict[str, Any]
     """All that shapes the images besides weights and seeds."""
     device: str
+    media: Media = Media()
 
 
 class System(Protocol):
-    """Makes the images of requests, or finds them."""
+    """Makes what is asked for: a picture or a clip a request."""
 
     info: SystemInfo
 
-    def images(self, requests: Sequence[Request]) -> Iterator[np.ndarray]:
-        """(H, W, 3) uint8, one per request, in order, each as soon as it is made."""
+    def samples(self, requests: Sequence[Request]) -> Iterator[Sample]:
+        """One per request, in order, each as soon as it is made."""
         ...
 
 

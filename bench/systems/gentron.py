@@ -7,10 +7,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from bench.systems import Request, SystemInfo, SystemOptions, safe_name
 from gentron.checkpoint import find_checkpoint
+from gentron.media import Sample
 from gentron.pipeline import GenTronPipeline, open_pipeline
 from gentron.presets import PRESETS
 
@@ -64,9 +63,9 @@ class GenTronSystem:
         pipeline = open_pipeline(name, checkpoint=options.checkpoint, **options_of_open)
         return pipeline, label, hash_folder(folder)
 
-    def images(self, requests: Sequence[Request]) -> Iterator[np.ndarray]:
+    def samples(self, requests: Sequence[Request]) -> Iterator[Sample]:
         for image in self._stream(requests):
-            yield np.asarray(image)
+            yield Sample((image,))
 
     def _stream(self, requests: Sequence[Request]) -> Iterator:
         return self._pipeline.stream(
