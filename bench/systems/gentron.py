@@ -42,6 +42,8 @@ class GenTronSystem:
             "height": size,
             "width": size,
         }
+        if pipeline.config.model.temporal is not None:
+            self._settings["num_frames"] = 1  # a video model's motion-free single frame
         self._stream([Request(id="check", prompt_id="", sample=0, text="a", seed=0)])  # checks the settings
         self.info = SystemInfo(
             kind="gentron",
@@ -64,10 +66,9 @@ class GenTronSystem:
         return pipeline, label, hash_folder(folder)
 
     def samples(self, requests: Sequence[Request]) -> Iterator[Sample]:
-        for image in self._stream(requests):
-            yield Sample((image,))
+        yield from self._stream(requests)
 
-    def _stream(self, requests: Sequence[Request]) -> Iterator:
+    def _stream(self, requests: Sequence[Request]) -> Iterator[Sample]:
         return self._pipeline.stream(
             [request.text for request in requests],
             seeds=[request.seed for request in requests],
