@@ -136,7 +136,7 @@ def run(
     for folder in (places.out, places.work):
         check_writable(folder / "any")
     built = build_clip_scorers(asked.measures, Context(device=places.device, models=places.models))
-    sets = _Sets(asked, places, reference)
+    sets = ClipSets(asked, places, reference)
     if not built.scorers and not sets.can_measure:
         raise UserError(f"nothing can be measured: {'; '.join(_reasons(built, sets))}")
     clips = measured.clips()
@@ -166,7 +166,7 @@ def run(
     return Done(result, write_with_scores(places.out, result, scores), notes + sets.notes)
 
 
-def _reasons(built: Built, sets: _Sets) -> list[str]:
+def _reasons(built: Built, sets: ClipSets) -> list[str]:
     return list(dict.fromkeys([*built.skipped.values(), *(each.reason for each in sets.skipped)]))
 
 
@@ -253,7 +253,7 @@ def measure_metrics(name: str, rows: Sequence[ScoreRow]) -> CategoryMetrics:
 # ---- distances of sets -----------------------------------------------------------------------------------
 
 
-class _Sets:
+class ClipSets:
     """The set metrics that were asked for: of frames as pictures, and of clips as a whole."""
 
     def __init__(self, asked: Asked, places: Places, reference: Sequence[Clip] | None) -> None:

@@ -126,7 +126,7 @@ def test_clips_without_prompts_have_no_clip_score(tmp_path: Path, clips: Path) -
     assert done.exit_code == 0, done.output
     result = read_result(result_of(tmp_path, "clips"))
     assert [m.category for m in result.metrics] == ["temporal_flickering"]
-    assert [s.metric for s in result.skipped] == ["clip_frames"]
+    assert "clip_frames" in [skipped.metric for skipped in result.skipped]
 
 
 # ---- going on, and shares ---------------------------------------------------------------------------------
@@ -187,19 +187,14 @@ def _shards(world_size: int) -> list[Shard]:
 
 
 @pytest.mark.slow
-def test_torchrun_writes_the_same_files(tmp_path: Path) -> None:
-    make_random("i3d", tmp_path / "models")
-    make_random("raft-large", tmp_path / "models")
-    clips = write_set(tmp_path / "clips", num_frames=16)
-    reference = write_set(tmp_path / "reference", num_frames=16, seed=10)
+def test_torchrun_writes_the_same_files(tmp_path: Path, clips: Path) -> None:
     files = []
     for processes in (1, 2):
         where = tmp_path / f"run{processes}"
         torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
         command = [
             *(sys.executable, *torchrun, "-m", "bench", "video", "--videos", str(clips)),
-            *("--reference", str(reference), "--models", str(tmp_path / "models")),
-            *("--metrics", "temporal_flickering,neighbour_psnr,flow_magnitude"),
+            *("--reference", str(clips), "--set-metrics", "fd-mini", *QUICK),
             *("--out", str(where / "out"), "--work", str(where / "work")),
         ]
         environment = {**os.environ, "PYTHONPATH": os.getcwd(), "PYTHONWARNINGS": "ignore"}
@@ -208,9 +203,9 @@ def test_torchrun_writes_the_same_files(tmp_path: Path) -> None:
         (path,) = (where / "out").rglob("result.json")
         data = json.loads(path.read_text())
         del data["provenance"]
-        files.append((data, path.with_name("scores.csv").read_bytes()))
         (rows,) = (where / "work").rglob("scores.jsonl")
-        assert len(read_rows(rows)) == 9
+        files.append((data, path.with_name("scores.csv").read_bytes(), rows.read_bytes()))
+        assert len(read_rows(rows)) == 6
     assert files[0] == files[1]
 
 
