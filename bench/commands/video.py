@@ -107,20 +107,26 @@ def video(
         _show(done)
 
 
+def chosen_flow(flow: str, models: Path | None) -> str:
+    """raft or dis; `auto` is RAFT where its weights are."""
+    from bench.weights import MissingWeights, locate
+
+    if flow != "auto":
+        return flow
+    try:
+        locate("raft-large", models)
+    except MissingWeights:
+        return "dis"
+    return "raft"
+
+
 def chosen_measures(metrics: str | None, flow: str, models: Path | None) -> list[str]:
     """Names of scorers: those of optical flow with the flow behind.
 
     `auto` is RAFT where its weights are. Where they are not, it is DIS, and RAFT's are listed as skipped.
     """
-    from bench.weights import MissingWeights, locate
-
-    flows = [flow]
-    if flow == "auto":
-        try:
-            locate("raft-large", models)
-            flows = ["raft"]
-        except MissingWeights:
-            flows = ["dis", "raft"]
+    found = chosen_flow(flow, models)
+    flows = ["dis", "raft"] if (flow, found) == ("auto", "dis") else [found]
     known = (*PLAIN, *OF_FLOW, *OF_CLIP)
     words = [word.strip() for word in metrics.split(",")] if metrics else list(known)
     chosen = []

@@ -62,7 +62,7 @@ def _rounded(value: float) -> float:
 
 
 def cells(lambda_m: Sequence[float], lambda_t: Sequence[float]) -> list[Cell]:
-    """Every pair; lambda_M = 1 is added where it is missing, and comes first: all others are compared with it."""
+    """Every pair; lambda_M = 1 is added where it is missing, and comes first: all are compared with it."""
     motions = sorted({BASE, *lambda_m}, key=lambda value: (value != BASE, value))
     return [Cell(text, motion) for text, motion in product(lambda_t, motions)]
 

@@ -1,8 +1,9 @@
 """The sweep of `gentron-bench mfg-sweep`: the same prompts and seeds under every lambda_M, and what changes.
 
-lambda_M is motion_guidance_scale and lambda_T guidance_scale of gentron/guidance.py. A cell of the grid is drawn
-and scored like any set of clips, into the folder where `gentron-bench motion` with these settings looks too, so
-a killed sweep goes on and a wider one draws only what is new. Under torchrun every process does its share.
+lambda_M is motion_guidance_scale and lambda_T guidance_scale of gentron/guidance.py. A cell of the grid is
+drawn and scored like any set of clips, into the folder where `gentron-bench motion` with these settings looks
+too, so a killed sweep goes on and a wider one draws only what is new. Under torchrun every process does its
+share.
 """
 
 # F frames of a clip
@@ -56,7 +57,7 @@ class SweepSource:
 
 @dataclass(frozen=True, kw_only=True)
 class SweepOptions:
-    """flow: optical flow of the measures.   reference, frame_jobs: of frames as pictures, where one is given."""
+    """flow: of the measures.   reference, frame_jobs: for distances of frames as pictures, where given."""
 
     flow: str
     reference: Sequence[Clip] | None = None

@@ -1,4 +1,4 @@
-"""The page of a lambda_M sweep: plots, the whole table and contact sheets in one file that needs no network."""
+"""The page of a lambda_M sweep: plots, the whole table and contact sheets in one file, without a network."""
 
 from __future__ import annotations
 
@@ -53,9 +53,9 @@ def page(
 
 
 TABLE_WORDS = (
-    "Means over prompts; below them the paired difference from lambda_M = 1 at the same lambda_T with its 95 %"
-    " interval, clip by clip of the same seeds. Coloured where the interval leaves 0 out: green is better. No"
-    " correction for the number of cells."
+    "Means over prompts; below them the paired difference from lambda_M = 1 at the same lambda_T with its"
+    " 95 % interval, clip by clip of the same seeds. Coloured where the interval leaves 0 out: green is"
+    " better. No correction for the number of cells."
 )
 RANGE_WORDS = (
     f"Shaded: lambda_M from {PUBLISHED[0]:g} to {PUBLISHED[1]:g}, the best range in the paper (2312.04557)."

@@ -1,8 +1,8 @@
 """The shapes world's own judge on clips: what CLIP and FD are elsewhere, exactly, for prompts of that world.
 
-judge_motion, judge_appearance and judge_persistence are the three scores of bench/scorers/motion.py, where they
-are defined. judge_caption is the text alignment of the frames without a network: mean over frames of the cosine
-of what the picture judge sees and what the prompt says is there (bench/scorers/shapes_attributes.py).
+judge_motion, judge_appearance and judge_persistence are the three scores of bench/scorers/motion.py, where
+they are defined. judge_caption is the text alignment of the frames without a network: mean over frames of the
+cosine of what the picture judge sees and what the prompt says is there (bench/scorers/shapes_attributes.py).
 """
 
 # F frames of a clip
