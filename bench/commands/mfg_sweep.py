@@ -23,8 +23,7 @@ from bench.sweeps.grid import MINI_LAMBDA_M, Cell, cells, parse_values
 from gentron.errors import UserError
 
 if TYPE_CHECKING:
-    from bench.prompts.protocol import Protocol
-    from bench.sweeps.mfg import SweepSource, Swept
+    from bench.sweeps.mfg import Swept
     from bench.sweeps.table import SweepRecord
 
 MOTION = "motion-shapes_v1"
@@ -109,9 +108,6 @@ def mfg_sweep(
     and a page. A killed sweep goes on; a wider grid draws only what is new. Under torchrun every process does
     its share.
     """
-    for name, value in (("num_inference_steps", num_inference_steps), ("batch_size", batch_size)):
-        if value is not None and value < 1:
-            raise ValueError(f"{name} must be >= 1, got {value}")
     if flow not in FLOWS:
         raise ValueError(f"unknown flow '{flow}'; known: {', '.join(FLOWS)}")
     motions = parse_values(lambda_m, name="lambda_m")
@@ -120,26 +116,15 @@ def mfg_sweep(
     if study is not None and study_out.exists():
         raise UserError(f"'{study_out}' stands already: give another --study-out")
 
-    from bench.systems import ClipShape, SystemOptions, check_system
-    from gentron.pipeline import find_config
-
-    check_system(model)
-    config = find_config(model, checkpoint=checkpoint, random_weights=random_weights)
-    if config.model.temporal is None:
-        raise UserError(f"'{model}' is a text-to-image model and has no lambda_M: give a video model")
-    is_of_shapes = model == "mini-t2v" or str(config.training.get("data", "")).startswith("shapes")
-    asked = _ask(protocol, prompts, is_of_shapes=is_of_shapes)
-    shape = asked.clip or ClipShape(
-        num_frames=config.sampling.num_frames, fps=config.sampling.fps or config.model.temporal.fps
-    )
-
     from bench.commands.compbench import scoring_device
     from bench.commands.progress import stage
-    from bench.commands.video import chosen_flow
+    from bench.commands.video import chosen_flow, open_system
+    from bench.jobs.clip_source import Choice
     from bench.jobs.video import Places
     from bench.set_metrics.measure import jobs
     from bench.sharding import Shard
     from bench.sweeps.mfg import SweepOptions, run
+    from bench.systems import SystemOptions
     from bench.systems.clips import find_clips
     from bench.systems.gentron import GenTronSystem
 
@@ -148,21 +133,20 @@ def mfg_sweep(
         reference=None if reference is None else find_clips(reference),
         frame_jobs=jobs([word.strip() for word in set_metrics.split(",")], ("clean",)),
     )
-    source = asked.source(suite=suite, limit=limit, clips_per_prompt=clips_per_prompt, seed=seed, work=work)
+    if limit is None and prompts is None and protocol in (None, MOTION):
+        limit = DEFAULT_LIMIT
+    choice = Choice(suite=suite, limit=limit or None, clips_per_prompt=clips_per_prompt, seed=seed)
     shard = Shard.from_environment()
     place = shard.device(device)
-    system = GenTronSystem(
-        model,
-        SystemOptions(
-            device=place,
-            num_inference_steps=num_inference_steps,
-            sampler=sampler,
-            batch_size=batch_size,
-            random_weights=random_weights,
-            checkpoint=checkpoint,
-            clip=shape,
-        ),
+    system_options = SystemOptions(
+        device=place,
+        num_inference_steps=num_inference_steps,
+        sampler=sampler,
+        batch_size=batch_size,
+        random_weights=random_weights,
+        checkpoint=checkpoint,
     )
+    system, source = open_system(model, system_options, protocol, prompts, choice, work=work)
     grid = cells(motions, texts or [float(system.info.settings["guidance_scale"])])
 
     def at(cell: Cell) -> GenTronSystem:
@@ -181,7 +165,13 @@ def mfg_sweep(
         from bench.sweeps.study import export_study
 
         done = export_study(
-            swept, pair, fps=shape.fps, raters=raters, out=study_out, work=work / "study", stage=stage
+            swept,
+            pair,
+            fps=system.info.media.fps or 4.0,
+            raters=raters,
+            out=study_out,
+            work=work / "study",
+            stage=stage,
         )
         typer.echo(f"study of lambda_M {pair[0]:g} and {pair[1]:g}: {done.folder}; key: {done.key}")
 
@@ -199,86 +189,6 @@ def _pair(study: str | None, motions: Sequence[float]) -> tuple[float, float] | 
     if first == second:
         raise ValueError(f"study must be of two different values, got {first:g} twice")
     return first, second
-
-
-# ---- what is asked ---------------------------------------------------------------------------------------
-
-
-class _Asked:
-    """Prompts of a protocol or of a file, before any is chosen.   clip: what the protocol asks for."""
-
-    def __init__(self, protocol: Protocol | None, file: Path | None) -> None:
-        from bench.prompts.protocol import MotionConfig
-        from bench.systems import ClipShape
-
-        self._protocol, self._file = protocol, file
-        config = None if protocol is None else protocol.config
-        self.judged = isinstance(config, MotionConfig)
-        self.clip = (
-            ClipShape(num_frames=config.clip.num_frames, fps=config.clip.fps)
-            if isinstance(config, MotionConfig)
-            else None
-        )
-
-    def source(
-        self, *, suite: str, limit: int | None, clips_per_prompt: int | None, seed: int | None, work: Path
-    ) -> SweepSource:
-        from bench.jobs.clipscore import prompts_digest, read_prompts
-        from bench.sweeps.mfg import SweepSource
-        from bench.systems import safe_name
-        from bench.systems.generate import images_folder, work_folder
-        from bench.systems.requests import requests
-
-        first = (DEFAULT_LIMIT if self.judged else None) if limit is None else limit or None
-        protocol = self._protocol
-        chosen_seed = (0 if protocol is None else protocol.config.seed) if seed is None else seed
-        if chosen_seed < 0:
-            raise ValueError(f"seed must be >= 0, got {chosen_seed}")
-        count = clips_per_prompt or (1 if protocol is None else protocol.config.images_per_prompt)
-        if protocol is not None:
-            prompts = protocol.select(suite, limit=first)
-            wanted = requests(
-                prompts, images_per_prompt=count, seed=chosen_seed, seed_of=protocol.config.image_seed
-            )
-            name, digest = protocol.name, protocol.sha256
-        else:
-            assert self._file is not None
-            if suite != "all":
-                raise ValueError("--suite has no effect on a file of prompts")
-            prompts = read_prompts(self._file)[:first]
-            wanted = requests(prompts, images_per_prompt=count, seed=chosen_seed)
-            digest = prompts_digest(prompts)
-            name = f"prompts-{safe_name(self._file.stem)}"
-        return SweepSource(
-            prompts=prompts,
-            wanted=wanted,
-            folder=lambda info: (
-                work_folder(work, protocol, info, seed=chosen_seed)
-                if protocol is not None
-                else images_folder(work / name, info, before=[digest], after=[chosen_seed])
-            ),
-            judged=self.judged,
-            protocol=name,
-            protocol_sha256=digest,
-            suite=suite,
-            seed=chosen_seed,
-            clips_per_prompt=count,
-            limit=first,
-        )
-
-
-def _ask(protocol: str | None, prompts: Path | None, *, is_of_shapes: bool) -> _Asked:
-    from bench.prompts.protocol import load_protocol
-
-    if protocol is not None and prompts is not None:
-        raise ValueError("--protocol and --prompts exclude each other")
-    if prompts is not None:
-        if not prompts.is_file():
-            raise UserError(f"no file '{prompts}' with prompts")
-        return _Asked(None, prompts)
-    if protocol is None and not is_of_shapes:
-        raise UserError("give prompts for this model with --prompts FILE or --protocol NAME")
-    return _Asked(load_protocol(protocol or MOTION), None)
 
 
 # ---- what is written and shown ----------------------------------------------------------------------------

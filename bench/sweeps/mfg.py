@@ -14,8 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from bench.jobs.clip_source import ClipSource, draw_clips
 from bench.jobs.video import Asked, ClipSets, Places
-from bench.prompts import Prompt
 from bench.results.record import Skipped, provenance, system_record
 from bench.scorers import Context
 from bench.scorers.score import SCORES, ScoreRow
@@ -26,33 +26,11 @@ from bench.sharding import Shard
 from bench.stages import Stage
 from bench.sweeps.grid import BASE, Cell
 from bench.sweeps.table import CellRecord, Column, SweepRecord, cell_values, sweep_folder, write_table
-from bench.systems import Request, System, SystemInfo
+from bench.systems import System, SystemInfo
 from bench.systems.clips import Clip, Reading
-from bench.systems.generate import make_images
-from bench.systems.samples import SampleRecord
 from gentron.atomic import check_writable
-from gentron.errors import UserError
 
 SystemAt = Callable[[Cell], System]
-
-
-@dataclass(frozen=True, kw_only=True)
-class SweepSource:
-    """What is asked of the system, and where its clips go.
-
-    folder: of a system's clips.   judged: by the rules of the shapes world.
-    """
-
-    prompts: Sequence[Prompt]
-    wanted: Sequence[Request]
-    folder: Callable[[SystemInfo], Path]
-    judged: bool
-    protocol: str
-    protocol_sha256: str
-    suite: str
-    seed: int
-    clips_per_prompt: int
-    limit: int | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +125,7 @@ class Swept:
 def run(
     grid: Sequence[Cell],
     system_at: SystemAt,
-    source: SweepSource,
+    source: ClipSource,
     options: SweepOptions,
     *,
     places: Places,
@@ -172,7 +150,7 @@ def run(
     for cell in grid:
         system = system_at(cell)
         info = info or system.info
-        folder, clips = _draw(system, source, _named(stage, cell), shard)
+        folder, clips = source.folder(system.info), draw_clips(system, source, _named(stage, cell), shard)
         rows = _score(built, clips, folder, _named(stage, cell), shard)
         distances = sets.measure(clips, system.info.name, stage=_named(stage, cell), shard=shard)
         if rows is None:
@@ -202,27 +180,6 @@ def run(
 
 def _named(stage: Stage, cell: Cell) -> Stage:
     return lambda name, total: stage(f"{cell.label}: {name}", total)
-
-
-def _draw(system: System, source: SweepSource, stage: Stage, shard: Shard) -> tuple[Path, list[Clip]]:
-    folder = source.folder(system.info)
-    made = make_images(system, list(source.wanted), folder, shard, stage)
-    texts = {prompt.id: prompt.text for prompt in source.prompts}
-    return folder, [_clip(folder, record, texts[record.prompt_id]) for record in made]
-
-
-def _clip(folder: Path, record: SampleRecord, text: str) -> Clip:
-    """Its frames lie alone in a folder of their own."""
-    if record.kind != "video":
-        raise UserError(f"the system drew a picture of '{text}', expected a clip: give a video model")
-    return Clip(
-        name=f"{record.prompt_id}_{record.sample:02d}",
-        path=(folder / record.file).parent,
-        prompt_id=record.prompt_id,
-        sample=record.sample,
-        seed=record.seed,
-        text=text,
-    )
 
 
 def _score(
@@ -261,7 +218,7 @@ def _record(
     told: Sequence[Column],
     built: Built,
     sets: ClipSets,
-    source: SweepSource,
+    source: ClipSource,
     info: SystemInfo,
 ) -> SweepRecord:
     varied = ("guidance_scale", "motion_guidance_scale")
