@@ -19,7 +19,9 @@ from gentron.train.cli import app as train_app
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+    from rich.table import Table
 
+    from gentron.model import GenTronConfig
     from gentron.pipeline import GenTronPipeline
 
 MANIFEST = "manifest.json"
@@ -227,25 +229,38 @@ def progress(title: str, total: int) -> Iterator[Any]:
 @app.command()
 def models() -> None:
     """Print the parameters of every preset per component, beside the paper's counts."""
-    from rich import box
     from rich.console import Console
+
+    from gentron.presets import PRESETS
+
+    configs = {name: preset() for name, preset in PRESETS.items()}
+    console = Console()
+    for is_video in (False, True):
+        chosen = {name: config for name, config in configs.items() if bool(config.temporal) == is_video}
+        console.print(_parameter_table(chosen))
+
+
+def _parameter_table(configs: dict[str, GenTronConfig]) -> Table:
+    """A column a model, a row a component, those without parameters left out."""
+    from rich import box
     from rich.table import Table
 
     from gentron.model import parameter_report
-    from gentron.presets import PRESETS
+    from gentron.presets import paper_parameters
 
-    reports = {name: parameter_report(preset()) for name, preset in PRESETS.items()}
-    totals = [report[-1] for report in reports.values()]
+    reports = [parameter_report(c, paper_parameters=paper_parameters(c)) for c in configs.values()]
     table = Table("parameters", box=box.SIMPLE_HEAD, padding=(0, 1))
-    for name in reports:
+    for name in configs:
         table.add_column(name, justify="right")
-    components = [row.component for row in reports["mini"]]
-    for index, component in enumerate(components):
-        cells = [_millions(report[index].parameters) for report in reports.values()]
-        table.add_row(component, *cells, end_section=index == len(components) - 2)
-    table.add_row("paper", *(_millions(total.paper_parameters) for total in totals))
-    table.add_row("difference", *(_percent(total.difference_percent) for total in totals))
-    Console().print(table)
+    *components, totals = zip(*reports, strict=True)
+    used = [rows for rows in components if any(row.parameters for row in rows)]
+    for rows in (*used, totals):
+        cells = [_millions(row.parameters) for row in rows]
+        table.add_row(rows[0].component, *cells, end_section=rows is used[-1])
+    if any(total.paper_parameters for total in totals):
+        table.add_row("paper", *(_millions(total.paper_parameters) for total in totals))
+        table.add_row("difference", *(_percent(total.difference_percent) for total in totals))
+    return table
 
 
 def _millions(count: float | None) -> str:

@@ -20,6 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from gentron.autoencoder import Autoencoder, random_autoencoder
+from gentron.bundled import BUNDLED_MODELS
 from gentron.checkpoint import (
     CheckpointConfig,
     DiffusionConfig,
@@ -477,7 +478,7 @@ def open_pipeline(
         raise UserError("--checkpoint has no effect with --random-weights: give one of the two")
     if model not in PRESETS:
         raise UserError(f"--random-weights needs a preset's name ({', '.join(PRESETS)}), got '{model}'")
-    downscale = MINI_DOWNSCALE if model == "mini" else 8
+    downscale = MINI_DOWNSCALE if model in BUNDLED_MODELS else 8
     return GenTronPipeline.random_init(PRESETS[model](), downscale=downscale, device=device, dtype=dtype)
 
 
@@ -500,8 +501,20 @@ def untrained_config(model: GenTronConfig, *, image_size: int) -> CheckpointConf
         text=TextConfig(
             clip="untrained" if model.clip_width else None, t5="untrained" if model.t5_width else None
         ),
-        sampling=SamplingConfig(image_size=image_size),
+        sampling=_untrained_sampling(model, image_size),
         training={"untrained": True},
+    )
+
+
+def _untrained_sampling(model: GenTronConfig, image_size: int) -> SamplingConfig:
+    """The paper's settings; of its motion guidance scales, 1.0 to 1.3, the second smallest."""
+    if model.temporal is None:
+        return SamplingConfig(image_size=image_size)
+    return SamplingConfig(
+        image_size=image_size,
+        num_frames=model.temporal.num_frames,
+        fps=model.temporal.fps,
+        motion_guidance_scale=1.1,
     )
 
 

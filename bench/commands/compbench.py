@@ -12,6 +12,7 @@ from bench.commands.options import AllowMissing, Limit, Models, Out, Work, check
 from bench.systems import SystemOptions
 
 if TYPE_CHECKING:
+    from bench.jobs.compbench import Scorers
     from bench.prompts.protocol import Protocol
 
 SHAPES, OFFICIAL = "compbench-shapes_v1", "t2i-compbench_2024-02"
@@ -62,7 +63,7 @@ def compbench(
         str, typer.Option(help="Edition of T2I-CompBench's color list: current or pre-2025-09.")
     ] = "current",
     phrases: Annotated[
-        str, typer.Option(help="Source of noun phrases: auto, frozen, spacy or rules.")
+        str, typer.Option(help="Source of noun phrases: auto, frozen, spacy-3.6, spacy-3.8, spacy or rules.")
     ] = "auto",
     models: Models = None,
     out: Out = Path("results"),
@@ -97,6 +98,8 @@ def compbench(
     place = str(usable_device(system.device))
     context = Context(device=place, models=models, cache=work / "cache", phrases=phrases)
     scorers = build_scorers(chosen, suite, context)  # what is missing is said before a model loads
+    if shard.is_first:
+        _say_phrases(scorers)
     settings = RunSettings(
         suite=suite,
         seed=chosen.config.seed if seed is None else seed,
@@ -112,6 +115,15 @@ def compbench(
     shard.leave()
     if done is not None:
         _show(chosen, *done)
+
+
+def _say_phrases(scorers: Scorers) -> None:
+    """Before hours of work, not after them: another source gives other scores."""
+    from bench.results.record import phrase_sources
+    from bench.scorers.phrases import described
+
+    for record in phrase_sources(scorer.record for scorer in scorers.by_category.values()).values():
+        typer.echo(f"noun phrases: {described(record)}", err=True)
 
 
 def _show(protocol: Protocol, result, folder: Path) -> None:

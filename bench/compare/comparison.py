@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.compare.comparable import NotComparable, notes, require_comparable
-from bench.compare.effects import Effect
+from bench.compare.effects import Effect, neither_is_better
 from bench.compare.paired import Pair, category_effect, pair
 from bench.compare.sets import set_effect
 from bench.compare.statistics import (
@@ -256,6 +256,8 @@ def _verdict(found: Effect, p_holm: float | None, alpha: float) -> str:
         return "informational"
     if p_holm > alpha or found.difference == 0:
         return "no difference shown"
+    if neither_is_better(found.metric):
+        return "differs"
     return "better" if (found.difference > 0) == found.higher_is_better else "worse"
 
 

@@ -10,7 +10,12 @@ from scipy import special
 
 from bench.compare.statistics import RESAMPLES, intervals
 
-LOWER_IS_BETTER = ("fid", "fd", "kid", "kd", "cmmd", "clip_fid", "fvd")  # first words of names of set metrics
+# first words of names: of distances between sets, and of what a clip should not do
+LOWER_IS_BETTER = (
+    *("fid", "fd", "kid", "kd", "cmmd", "clip_fid", "fvd"),
+    *("warping_error", "static_flicker"),
+)
+NEITHER_IS_BETTER = ("flow_magnitude",)  # how much moves is what was asked for, or not
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,4 +61,13 @@ class Effect:
 
 def higher_is_better(metric: str) -> bool:
     """Distances between sets of images are better small; everything else is a score."""
-    return not any(metric == word or metric.startswith(f"{word}_") for word in LOWER_IS_BETTER)
+    return not _begins(metric, LOWER_IS_BETTER)
+
+
+def neither_is_better(metric: str) -> bool:
+    """A number without a direction: two results differ in it, and none is the better one."""
+    return _begins(metric, NEITHER_IS_BETTER)
+
+
+def _begins(metric: str, words: Sequence[str]) -> bool:
+    return any(metric == word or metric.startswith(f"{word}_") for word in words)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bench.compare.effects import Effect
+from bench.compare.effects import Effect, higher_is_better
 from bench.compare.statistics import RESAMPLES, sign_flip_p, spread
 from bench.results.evidence import ROUNDED
 from bench.results.record import ScoreLine
@@ -79,7 +79,7 @@ def paired_effect(
     several = seen.num_prompts > 1
     return Effect(
         metric=metric,
-        higher_is_better=True,
+        higher_is_better=higher_is_better(metric),
         baseline=math.fsum(baseline) / len(baseline),
         candidate=math.fsum(candidate) / len(candidate),
         difference=seen.mean,

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from gentron.shapes.captions import Description
+    from gentron.shapes.motion import Movement
+    from gentron.shapes.motion_captions import ClipDescription
 
 SEEN, HELD_OUT = "seen", "held-out"
 
@@ -18,6 +20,7 @@ class Prompt:
     split: the part of the list that it belongs to, reported on its own; None where a list has no parts.
     description, heldout: of the shapes world only: what the text says, and the kinds of combination in it
     that training never sees.
+    moves: of clips of that world: how each object of the description moves.
     """
 
     id: str
@@ -26,6 +29,7 @@ class Prompt:
     split: str | None = None
     description: Description | None = None
     heldout: tuple[str, ...] = ()
+    moves: tuple[Movement, ...] = ()
 
     @property
     def claim(self) -> Description:
@@ -33,3 +37,12 @@ class Prompt:
         if self.description is None:
             raise ValueError(f"prompt {self.id} has no description: the shapes judge cannot score it")
         return self.description
+
+    @property
+    def clip_claim(self) -> ClipDescription:
+        """What the text says of objects and motions; ValueError for a prompt that says nothing of motion."""
+        from gentron.shapes.motion_captions import ClipDescription
+
+        if not self.moves:
+            raise ValueError(f"prompt {self.id} says nothing of motion: the judge of motion cannot score it")
+        return ClipDescription(self.claim.objects, self.moves)

@@ -13,9 +13,8 @@ from typing import Any, Literal
 
 import yaml
 
-from bench.prompts import Prompt
+from bench.prompts import Prompt, motion, shapes
 from bench.prompts.seeds import image_seed
-from bench.prompts.shapes import TESTED, load
 from bench.shipped import shipped_folder
 from gentron.config import from_dict
 from gentron.errors import UserError
@@ -49,8 +48,8 @@ class ShapesCategory:
     sha256: str
 
     def __post_init__(self) -> None:
-        if self.tested not in TESTED:
-            raise ValueError(f"tested must be one of {', '.join(TESTED)}, got '{self.tested}'")
+        if self.tested not in shapes.TESTED:
+            raise ValueError(f"tested must be one of {', '.join(shapes.TESTED)}, got '{self.tested}'")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,6 +83,70 @@ class ShapesConfig:
 
     def image_seed(self, seed: int, prompt_id: str, sample: int) -> int:
         """The seed of an image: keyed, so that no two images share one."""
+        return image_seed(seed, prompt_id, sample)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MotionCategory:
+    tested: str
+    """What is redrawn for the chance level."""
+    prompts: str
+    """File beside the protocol."""
+    num_prompts: int
+    sha256: str
+
+    def __post_init__(self) -> None:
+        if self.tested not in motion.TESTED:
+            raise ValueError(f"tested must be one of {', '.join(motion.TESTED)}, got '{self.tested}'")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Clip:
+    """What is asked of a system: so many frames at this rate."""
+
+    num_frames: int
+    fps: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MotionConfig:
+    """The YAML file of a protocol over clips of the shapes world, field by field."""
+
+    name: str
+    kind: Literal["shapes-motion"]
+    world: Versioned
+    motion: Versioned
+    """Version of the world's clips and their captions."""
+    scorer: Versioned
+    clip: Clip
+    image_size: int
+    """Side of the frames that the scorer sees, in pixels."""
+    resize: Literal["area"]
+    """How frames of another size are brought there."""
+    images_per_prompt: int
+    """Clips, here."""
+    seed: int
+    chance: Chance
+    categories: dict[str, MotionCategory]
+    suites: dict[str, list[str]]
+
+    def scorer_of(self, category: str) -> tuple[str, dict[str, Any]]:
+        """Name and settings of the category's scorer."""
+        settings = {
+            "version": self.scorer.version,
+            "world_version": self.world.version,
+            "motion_version": self.motion.version,
+            "image_size": self.image_size,
+            "num_frames": self.clip.num_frames,
+            "fps": self.clip.fps,
+            "tested": self.categories[category].tested,
+            "chance_seed": self.chance.seed,
+            "chance_draws": self.chance.draws,
+        }
+        return self.scorer.name, settings
+
+    def image_seed(self, seed: int, prompt_id: str, sample: int) -> int:
+        """The seed of a clip: keyed, so that no two clips share one."""
         return image_seed(seed, prompt_id, sample)
 
 
@@ -150,7 +213,8 @@ class PromptSetConfig:
         return seed + sample
 
 
-ProtocolConfig = ShapesConfig | PromptSetConfig
+ProtocolConfig = ShapesConfig | MotionConfig | PromptSetConfig
+KINDS = {"shapes-motion": MotionConfig, "prompt-sets": PromptSetConfig}  # without a kind: ShapesConfig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -215,12 +279,20 @@ def read_config(name: str, *, folder: Path | None = None) -> tuple[ProtocolConfi
     data = path.read_bytes()
     try:
         fields = yaml.safe_load(data)
-        kind = PromptSetConfig if isinstance(fields, dict) and "kind" in fields else ShapesConfig
-        config = from_dict(kind, fields)
+        config = from_dict(_kind(fields), fields)
         _check_suites(config)
     except (yaml.YAMLError, ValueError) as error:
         raise UserError(f"{path}: {error}") from error
     return config, sha256(data)
+
+
+def _kind(fields: Any) -> type[ProtocolConfig]:
+    """The class of a protocol's fields; ValueError if they name none that is known."""
+    if not isinstance(fields, dict) or "kind" not in fields:
+        return ShapesConfig
+    if fields["kind"] not in KINDS:
+        raise ValueError(f"unknown kind '{fields['kind']}'; known: {', '.join(KINDS)}")
+    return KINDS[fields["kind"]]
 
 
 def _check_suites(config: ProtocolConfig) -> None:
@@ -248,7 +320,8 @@ def load_protocol(
     return Protocol(config=config, sha256=digest, prompts=prompts, editions=chosen)
 
 
-def _own_prompts(config: ShapesConfig, folder: Path) -> dict[str, list[Prompt]]:
+def _own_prompts(config: ShapesConfig | MotionConfig, folder: Path) -> dict[str, list[Prompt]]:
+    load = motion.load if isinstance(config, MotionConfig) else shapes.load
     prompts = {}
     for category, entry in config.categories.items():
         prompts[category] = load(folder / entry.prompts, category, sha256=entry.sha256)

@@ -266,8 +266,8 @@ def parse(data: bytes, category: str) -> list[Prompt]:
     return prompts
 
 
-def load(path: Path, category: str, *, sha256: str) -> list[Prompt]:
-    """A pinned prompt list; UserError if the file is not the one the protocol names."""
+def read_pinned(path: Path, *, sha256: str) -> bytes:
+    """The bytes of a prompt list; UserError if the file is not the one the protocol names."""
     try:
         data = path.read_bytes()
     except FileNotFoundError:
@@ -275,7 +275,12 @@ def load(path: Path, category: str, *, sha256: str) -> list[Prompt]:
     found = hash_of(data)
     if found != sha256:
         raise UserError(f"{path} was changed: sha256 must be {sha256[:12]}..., got {found[:12]}...")
-    return parse(data, category)
+    return data
+
+
+def load(path: Path, category: str, *, sha256: str) -> list[Prompt]:
+    """A pinned prompt list; UserError if the file is not the one the protocol names."""
+    return parse(read_pinned(path, sha256=sha256), category)
 
 
 def write(folder: Path, *, count: int, seed: int) -> dict[str, str]:

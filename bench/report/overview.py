@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from bench.compare.comparable import PLACES
+from bench.compare.effects import higher_is_better, neither_is_better
 from bench.report.entries import (
     Entry,
     Found,
     Loaded,
     details,
-    flags,
     grouped,
     key_of,
     mean_value,
@@ -28,6 +28,7 @@ from bench.report.entries import (
 from bench.report.series import History, Sweep, histories, sweeps
 from bench.results.published import PublishedRow, rows_for
 from bench.results.record import Result, SetMetric
+from bench.results.warnings import warnings
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,11 +63,14 @@ class Comparison:
         return [entry for entry in self.entries if entry not in old]
 
     def best(self, category: str | None) -> Entry | None:
-        """The highest mean among results of the same size; None unless there are two to choose from."""
+        """The best mean among results of the same size; None unless there are two to choose from."""
+        if category is not None and neither_is_better(category):
+            return None
         size = max(((e.result.counts.scored, *_size(e)) for e in self.entries), default=None)
         fit = [e for e in self.entries if e.is_result and size and _size(e) == size[1:]]
         scored = [(v.mean, e) for e in fit if (v := e.mean if category is None else e.values.get(category))]
-        return max(scored, key=lambda pair: pair[0])[1] if len(scored) > 1 else None
+        choose = max if category is None or higher_is_better(category) else min
+        return choose(scored, key=lambda pair: pair[0])[1] if len(scored) > 1 else None
 
 
 def _size(entry: Entry) -> tuple[int, int]:
@@ -167,6 +171,7 @@ def _comparison(
         by_name = {m.category: m.score for m in each.result.metrics}
         values = {name: value for name, metric in by_name.items() if (value := value_of(metric))}
         complete = categories and all(name in by_name for name in categories)
+        complete = complete and not each.result.is_of_measures  # on scales of their own
         entry = Entry(
             found=each,
             anchor=f"{anchor}-r{k}",
@@ -174,7 +179,7 @@ def _comparison(
             detail=detail,
             values=values,
             mean=mean_value([by_name[name] for name in categories]) if complete else None,
-            flags=flags(each.result),
+            flags=tuple(warnings(each.result)),
             hue=hues[each.result.system.name],
         )
         entries.append(entry)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.results.aggregate import MetricValue, clustered_mean
-from bench.results.record import UNTRAINED_NOTE, Result, ScoreLine, read_result, read_scores
-from bench.weights import RANDOM_NOTE
+from bench.results.record import Result, ScoreLine, read_result, read_scores
+from bench.results.warnings import VOID, warnings
 from gentron.errors import UserError
 from gentron.hashing import sha256
 
@@ -37,12 +37,8 @@ class Evidence:
     @property
     def flags(self) -> list[str]:
         """What makes its numbers no result, for every place that shows them."""
-        flags = []
-        if self.result.system.untrained:
-            flags.append(UNTRAINED_NOTE)
-        if self.result.is_rehearsal:
-            flags.append(RANDOM_NOTE)
-        return flags
+        found = {each.name: each.text for each in warnings(self.result)}
+        return [found[name] for name in VOID if name in found]
 
 
 def locate(path: Path) -> Path:
@@ -81,17 +77,19 @@ def load(path: Path) -> Evidence:
 def check_agreement(file: Path, result: Result, lines: list[ScoreLine]) -> None:
     """UserError where result.json and scores.csv do not say the same."""
     scores = file.parent / SCORES
-    twice = [key for key, count in Counter((r.prompt_id, r.sample) for r in lines).items() if count > 1]
+    keys = Counter((r.category, r.prompt_id, r.sample) for r in lines)
+    twice = [key for key, count in keys.items() if count > 1]
     if twice:
-        prompt_id, sample = twice[0]
+        _, prompt_id, sample = twice[0]
         more = f" and {len(twice) - 1} more" if len(twice) > 1 else ""
         raise UserError(f"{scores} holds {prompt_id}, sample {sample}, more than once{more}")
     homes: dict[str, str] = {}
-    for line in lines:
+    for line in lines if not result.is_of_measures else []:
         if homes.setdefault(line.prompt_id, line.category) != line.category:
             raise UserError(f"{scores} has {line.prompt_id} in {homes[line.prompt_id]} and {line.category}")
-    if result.metrics and len(lines) != result.counts.scored:  # set metrics have no rows
-        _disagree(file, "counts.scored", result.counts.scored, len(lines))
+    num_scored = len({(r.prompt_id, r.sample) for r in lines})
+    if result.metrics and num_scored != result.counts.scored:  # set metrics have no rows
+        _disagree(file, "counts.scored", result.counts.scored, num_scored)
     known = {metrics.category: metrics.score for metrics in result.metrics}
     unknown = sorted({line.category for line in lines} - set(known))
     if unknown:

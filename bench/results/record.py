@@ -10,7 +10,7 @@ import math
 import platform
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -29,7 +29,7 @@ SCHEMA_VERSION = 3
 UNTRAINED_NOTE = "untrained: random weights, a smoke test and not a result"
 PACKAGES = (
     *("gentron", "torch", "torchvision", "transformers", "diffusers", "open_clip_torch", "torch-fidelity"),
-    *("safetensors", "numpy", "scipy", "pillow"),
+    *("safetensors", "numpy", "scipy", "pillow", "torchmetrics", "opencv-python", "av"),
 )
 
 
@@ -159,6 +159,12 @@ class Result:
     provenance: Provenance
 
     @property
+    def is_of_measures(self) -> bool:
+        """Several numbers of the same samples, each a category named as its scorer and on a scale of its own,
+        as of clips; otherwise a category is a part of the prompts."""
+        return bool(self.metrics) and all(metric.category == metric.scorer for metric in self.metrics)
+
+    @property
     def is_rehearsal(self) -> bool:
         """Made with random weights in some scorer: its numbers mean nothing."""
         return any(scorer.random_weights for scorer in self.scorers.values()) or any(
@@ -166,18 +172,19 @@ class Result:
         )
 
 
-def phrase_sources(result: Result) -> list[str]:
-    """Where the noun phrases of its scorers came from: frozen, spacy or rules; empty if none needed any."""
-    return sorted({name for scorer in result.scorers.values() for name in _phrase_sources(scorer.settings)})
+def phrase_sources(scorers: Iterable[ScorerRecord]) -> dict[str, dict[str, Any]]:
+    """Where the noun phrases of scorers came from: records by name; empty if none needed any."""
+    found = {str(record["source"]): record for one in scorers for record in _phrase_records(one.settings)}
+    return dict(sorted(found.items()))
 
 
-def _phrase_sources(settings: dict[str, Any]) -> Iterator[str]:
+def _phrase_records(settings: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """A scorer made of others holds their settings within its own."""
     for key, value in settings.items():
         if key == "phrases" and isinstance(value, dict):
-            yield str(value["source"])
+            yield value
         elif isinstance(value, dict):
-            yield from _phrase_sources(value)
+            yield from _phrase_records(value)
 
 
 def git_state(folder: Path) -> tuple[str | None, bool | None]:
@@ -319,13 +326,22 @@ def _from_text(cell: str) -> str:
 def scores_csv(prompts: Sequence[Prompt], rows: Sequence[ScoreRow]) -> bytes:
     """One line an image, in COLUMNS; numbers in full, so that the means can be checked."""
     by_id = {prompt.id: prompt for prompt in prompts}
+    return _csv((by_id[row.prompt_id].category, row, by_id[row.prompt_id]) for row in rows)
+
+
+def measures_csv(prompts: Sequence[Prompt], rows: Mapping[str, Sequence[ScoreRow]]) -> bytes:
+    """One line a sample and measure, where several numbers are of the same samples.   rows: by measure."""
+    by_id = {prompt.id: prompt for prompt in prompts}
+    return _csv((name, row, by_id[row.prompt_id]) for name, group in rows.items() for row in group)
+
+
+def _csv(lines: Iterable[tuple[str, ScoreRow, Prompt]]) -> bytes:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
-    for row in rows:
-        prompt = by_id[row.prompt_id]
+    for category, row, prompt in lines:
         numbers = ["" if value is None else repr(value) for value in (row.score, row.chance, row.shuffled)]
-        head = [row.prompt_id, prompt.category, prompt.split or "", row.sample, row.seed]
+        head = [row.prompt_id, category, prompt.split or "", row.sample, row.seed]
         writer.writerow([*head, *numbers, row.sha256, _as_text(prompt.text), _as_text(row.reason)])
     return text.getvalue().encode()
 
@@ -398,8 +414,13 @@ def write_result(out: Path, result: Result, prompts: Sequence[Prompt], rows: Seq
 
     A result is written once: where the same run stands already with the same numbers, nothing is changed.
     """
+    return write_with_scores(out, result, scores_csv(prompts, rows))
+
+
+def write_with_scores(out: Path, result: Result, scores: bytes) -> Path:
+    """The same, where the lines of scores.csv are written out already."""
     folder = result_folder(out, result)
     if not (folder / "result.json").exists():
-        write_atomic(folder / "scores.csv", scores_csv(prompts, rows))
+        write_atomic(folder / "scores.csv", scores)
         write_atomic(folder / "result.json", dump_result(result))
     return folder

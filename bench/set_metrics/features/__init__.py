@@ -4,7 +4,7 @@ One image at a time, so that a vector depends on its image and nothing else: not
 processes or on where a run was killed. Nothing heavy is imported before an extractor is built.
 """
 
-# H W size of an image, D numbers of a feature
+# F frames of a clip, H W size of an image, D numbers of a feature
 
 from __future__ import annotations
 
@@ -48,13 +48,13 @@ class ExtractorRecord:
 
 
 class Extractor(Protocol):
-    """Makes one image's features."""
+    """Makes the features of one image, or of one clip."""
 
     @property
     def record(self) -> ExtractorRecord: ...
 
     def features(self, image: np.ndarray) -> np.ndarray:
-        """image: (H, W, 3) uint8 of any size.   Returns (D,) float32."""
+        """image: (H, W, 3) uint8 of any size; a clip, for I3D, (F, H, W, 3).   Returns (D,) float32."""
         ...
 
 
@@ -65,10 +65,12 @@ EXTRACTORS = {
     "clip-vit-l-14-336": "bench.set_metrics.features.clip",
     "dinov2-vit-l-14": "bench.set_metrics.features.dinov2",
     "mini-autoencoder": "bench.set_metrics.features.mini",
+    "i3d": "bench.set_metrics.features.i3d",
 }
 WEIGHTS_OF = {
     "inception": "bench.set_metrics.features.inception",
     "dinov2-vit-l-14": "bench.set_metrics.features.dinov2",
+    "i3d": "bench.set_metrics.features.i3d",
 }
 
 
@@ -77,7 +79,8 @@ def build_extractor(
 ) -> Extractor:
     """The extractor of this name; MissingWeights if its network's file is not here.
 
-    mode: of `inception` only: clean, tf, pytorch-fid or torchmetrics.   models: folder of networks.
+    mode: of `inception`: clean, tf, pytorch-fid or torchmetrics; of `i3d`: tf or stylegan-v.   models: folder
+    of networks.
     """
     if name not in EXTRACTORS:
         raise ValueError(f"unknown extractor '{name}'; known: {', '.join(EXTRACTORS)}")

@@ -11,7 +11,6 @@ FID, and say nothing about photographs.
 
 from __future__ import annotations
 
-from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +19,7 @@ import torch
 from bench.set_metrics.features import ExtractorRecord
 from bench.systems.images import fit
 from gentron.autoencoder import Autoencoder
+from gentron.bundled import bundled_part
 from gentron.errors import UserError
 from gentron.hashing import file_sha256
 
@@ -27,11 +27,6 @@ NAME = "mini-autoencoder"
 VERSION = 1
 IMAGE_SIZE, CELLS = 64, 4
 WEIGHTS = "diffusion_pytorch_model.safetensors"
-
-
-def folder() -> Path:
-    """The bundled autoencoder: package data."""
-    return Path(str(files("gentron"))) / "weights" / "mini" / "autoencoder"
 
 
 class MiniAutoencoderExtractor:
@@ -63,10 +58,9 @@ def build(name: str, mode: str | None, *, device: str, models: Path | None) -> M
     """Needs nothing from the models folder."""
     if mode is not None:
         raise ValueError(f"{name} has no modes, got '{mode}'")
-    path = folder() / WEIGHTS
+    folder = bundled_part("autoencoder")
+    path = folder / WEIGHTS
     if not path.is_file():
         raise UserError(f"the bundled autoencoder is missing ({path}): reinstall the package")
     digest = file_sha256(path)
-    return MiniAutoencoderExtractor(
-        Autoencoder.from_pretrained(folder(), device=device), digest, device=device
-    )
+    return MiniAutoencoderExtractor(Autoencoder.from_pretrained(folder, device=device), digest, device=device)

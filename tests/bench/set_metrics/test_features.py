@@ -218,12 +218,11 @@ def test_extractors_take_any_picture(models: Path, name: str) -> None:
 
 def test_mini_features_are_pooled_latents() -> None:
     from gentron.autoencoder import Autoencoder
+    from gentron.bundled import bundled_part
 
     found = build_extractor("mini-autoencoder")
     image = cases.picture(6, 64, 64, 0.9)
-    autoencoder = Autoencoder.from_pretrained(
-        Path(dinov2.__file__).parents[3] / "gentron/weights/mini/autoencoder"
-    )
+    autoencoder = Autoencoder.from_pretrained(bundled_part("autoencoder"))
     pixels = torch.from_numpy(image).permute(2, 0, 1)[None] / 127.5 - 1
     latents = autoencoder.encode(pixels)[0].numpy()
     cell = latents[2, 4:8, 12:16]  # channel 2, second row, last column
