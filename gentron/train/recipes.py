@@ -9,7 +9,6 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from gentron import presets
-from gentron.model import TemporalConfig
 from gentron.shapes.scene import SceneMixture
 from gentron.train.recipe import TrainRecipe, VideoRecipe
 
@@ -104,7 +103,7 @@ def mini_t2v() -> TrainRecipe:
     """
     return replace(
         mini(),
-        model=replace(presets.mini(), temporal=TemporalConfig(num_frames=8, fps=4.0, null_key=True)),
+        model=presets.mini_t2v(),
         precision="bf16",
         global_batch_size=16,
         total_images=168_000,
@@ -183,7 +182,7 @@ def xl2_t2v() -> TrainRecipe:
     """XL/2's clips, from the weights of xl2_512: 128 clips of 8 frames at 4 fps, joint with pictures (P)."""
     return replace(
         xl2_512(),  # short side 512 (P), AdamW at a constant 1e-4 (P)
-        model=replace(presets.xl_2(), temporal=TemporalConfig(num_frames=8, fps=4.0)),  # P
+        model=presets.xl2_t2v(),  # P
         global_batch_size=128,  # P
         micro_batch_size=1,  # ours
         total_images=128 * 100_000,  # ours, as all below; the paper gives no length
@@ -214,8 +213,7 @@ def g2_512() -> TrainRecipe:
 
 def g2_t2v() -> TrainRecipe:
     """G/2's clips, as XL/2 (P)."""
-    recipe = xl2_t2v()
-    return replace(recipe, model=replace(presets.g_2(), temporal=recipe.model.temporal))
+    return replace(xl2_t2v(), model=presets.g2_t2v())
 
 
 RECIPES: dict[str, Callable[[], TrainRecipe]] = {

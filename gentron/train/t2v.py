@@ -22,6 +22,7 @@ from gentron.autoencoder import Autoencoder
 from gentron.bundled import bundled_mini
 from gentron.checkpoint import load_model, load_t2i, read_config
 from gentron.data import Batch, DataSource, Stream, keyed_rng
+from gentron.data.folder import ClipSource
 from gentron.data.shapes_clips import ShapesClips
 from gentron.errors import UserError
 from gentron.model import GenTron, GenTronConfig, is_temporal
@@ -36,6 +37,7 @@ from gentron.train.parts import (
     export,
     load_frozen_parts,
     picture_source,
+    reporter,
     schedule_of,
     weights_hash,
 )
@@ -319,6 +321,39 @@ def shapes_clips(
         )
 
 
+class ClipsAndSwaps(NamedTuple):
+    """A source of clips, and for each of its held-back clips a caption that is wrong about it."""
+
+    clips: DataSource
+    swapped_captions: list[str]
+
+
+def clip_source(
+    data: str, recipe: TrainRecipe, autoencoder: Autoencoder, *, seed: int, cache_dir: Path, console: Console
+) -> ClipsAndSwaps:
+    """ "shapes", or what data.samples.list_samples reads: folders, shards, tables, hf:NAME.
+
+    Captions of files cannot be turned round: a held-back clip then gets its neighbour's.
+    """
+    if data == "shapes":
+        made = shapes_clips(recipe, autoencoder, seed=seed, cache_dir=cache_dir, console=console)
+        return ClipsAndSwaps(made, made.swapped_captions())
+    temporal = recipe.model.temporal
+    assert temporal is not None
+    clips = ClipSource(
+        data,
+        encode=encoder_of(autoencoder),
+        image_size=recipe.image_size,
+        num_frames=temporal.num_frames,
+        fps=temporal.fps,
+        seed=seed,
+        validation_size=recipe.validation_size,
+        report=reporter(console),
+    )
+    captions = clips.held_back().captions
+    return ClipsAndSwaps(clips, captions[1:] + captions[:1])
+
+
 def run(
     recipe: TrainRecipe,
     *,
@@ -335,7 +370,7 @@ def run(
 ) -> Path:
     """Train and write `out/model`, a checkpoint folder with the averaged weights in fp16.
 
-    joint: "shapes" or a folder of pictures; None makes motion-free steps take clips.
+    data, joint: "shapes", or files of clips and of pictures; without joint motion-free steps take clips.
     """
     assert recipe.video is not None
     recipe = replace(recipe, video=replace(recipe.video, joint=joint is not None))
@@ -343,14 +378,12 @@ def run(
     check_run_folder(out, resume=resume)  # before anything that takes time
     autoencoder, text_encoders = load_frozen_parts(recipe, device)
     where = {"seed": seed, "cache_dir": cache_dir, "console": console}
-    if data != "shapes":
-        raise UserError(f"--data must be shapes, got {data!r}")
-    clips = shapes_clips(recipe, autoencoder, **where)
+    clips, swapped_captions = clip_source(data, recipe, autoencoder, **where)
     pictures = None if joint is None else picture_source(joint, recipe, autoencoder, **where)
     task = text_to_video(
         recipe,
         clips=clips,
-        swapped_captions=clips.swapped_captions(),
+        swapped_captions=swapped_captions,
         pictures=pictures,
         text_encoders=text_encoders,
         autoencoder=autoencoder,
