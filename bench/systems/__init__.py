@@ -85,17 +85,27 @@ class Collection(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ClipShape:
+    """What is asked of a system that draws clips."""
+
+    num_frames: int
+    fps: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class SystemOptions:
-    """How to run a system; None takes the system's own setting."""
+    """How to run a system; None takes the system's own setting. clip: None for pictures."""
 
     device: str = "auto"
     num_inference_steps: int | None = None
     guidance_scale: float | None = None
+    motion_guidance_scale: float | None = None
     sampler: str | None = None
     batch_size: int | None = None
     random_weights: bool = False
     checkpoint: Path | None = None
     image_size: int | None = None
+    clip: ClipShape | None = None
 
     def refuse(self, what: str, *names: str) -> None:
         """Raise ValueError if one of these options is set: a setting without effect would mislead."""
