@@ -34,7 +34,8 @@ def t2i(
         str, typer.Option(help="mini, mini_stage2, mini_stage3, xl2_256, xl2_512, g2_256, g2_512.")
     ] = "mini",
     data: Annotated[
-        str, typer.Option(help="shapes, or captioned pictures: a folder, shards, Parquet, a listing, hf:NAME.")
+        str,
+        typer.Option(help="shapes, or captioned pictures: a folder, shards, Parquet, a listing, hf:NAME."),
     ] = "shapes",
     out: Out = Path("runs/mini"),
     resume: ResumeOption = Resume.NEVER,

@@ -380,6 +380,8 @@ def run(
     where = {"seed": seed, "cache_dir": cache_dir, "console": console}
     clips, swapped_captions = clip_source(data, recipe, autoencoder, **where)
     pictures = None if joint is None else picture_source(joint, recipe, autoencoder, **where)
+    for line in clips.held_back().unreadable:
+        reporter(console)(f"skipped: {line}")
     task = text_to_video(
         recipe,
         clips=clips,

@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 
 from gentron.checkpoint import load_model, read_config
 from gentron.data import item_of_index
+from gentron.data.clip_writer import write_clip
 from gentron.data.shapes import ShapesSource, draw_scene, shifted
 from gentron.data.shapes_clips import ShapesClips, encode_frames
 from gentron.errors import UserError
@@ -199,6 +200,35 @@ def test_without_pictures_motion_free_steps_take_clips(
     losses = {name for row in rows(tmp_path / "run", "train") for name in row if name.startswith("loss_")}
     assert losses == {"loss_clips", "loss_motion_free"}
     assert json.loads((tmp_path / "run/config.json").read_text())["recipe"]["video"]["joint"] is False
+
+
+def write_clips(folder: Path, count: int = 8) -> Path:
+    """Folders of frames, a caption beside each; the third is damaged."""
+    folder.mkdir()
+    for i in range(count):
+        clip = sample_clip(scene_rng(0, i), num_frames=4)
+        write_clip(folder / f"{i}.webp", render_clip(clip, 4), 4.0)
+        (folder / f"{i}.txt").write_text(clip_caption(clip, scene_rng(1, i)))
+    content = (folder / "2.webp").read_bytes()
+    (folder / "2.webp").write_bytes(content[: len(content) // 3])
+    return folder
+
+
+def test_clips_of_files_train_and_a_damaged_one_is_counted_and_skipped(
+    tiny_checkpoint: Path, cache: Path, tmp_path: Path
+) -> None:
+    data = write_clips(tmp_path / "data")
+    recipe = replace(changed(RECIPE, p_motion_free=0.25), total_images=32)
+    options: dict[str, Any] = {"recipe": recipe, "data": str(data), "joint": None}
+    run_tiny_video(tmp_path / "whole", tiny_checkpoint, cache, **options)
+    run_tiny_video(tmp_path / "parts", tiny_checkpoint, cache, max_samples=16, **options)
+    run_tiny_video(tmp_path / "parts", tiny_checkpoint, cache, **options)
+    skipped = rows(tmp_path / "whole", "unreadable")
+    assert len(skipped) >= 3 and all("2.webp" in row["reason"] for row in skipped)
+    assert rows(tmp_path / "parts", "unreadable") == skipped
+    whole, parts_ = tensors(tmp_path / "whole", 32), tensors(tmp_path / "parts", 32)
+    assert all(torch.equal(value, parts_[name]) for name, value in whole.items())
+    assert len(rows(tmp_path / "whole", "validation_motion_on")) == 1
 
 
 # ---- what a step takes -----------------------------------------------------------------------------------
