@@ -106,7 +106,7 @@ def mini_t2v() -> TrainRecipe:
         model=presets.mini_t2v(),
         precision="bf16",
         global_batch_size=16,
-        total_images=168_000,
+        total_images=152_000,
         learning_rate=3e-4,
         lr_schedule="late_decay",
         warmup_images=3_200,
@@ -114,7 +114,7 @@ def mini_t2v() -> TrainRecipe:
         pool_size=20_000,
         scenes=mini_stage3().scenes,
         video=VideoRecipe(
-            p_motion_free=0.35,
+            p_motion_free=0.3,
             joint_batch_size=64,
             joint_off_grid=0.3,
             # 55 % as the image model but noisier, 45 % uniform: low noise draws the frames between the cells
@@ -124,6 +124,7 @@ def mini_t2v() -> TrainRecipe:
             first_frame_share=0.5,
             first_frame_share_end=0.25,
             clean_first_frame=0.4,
+            short_clips_until=24_000,
             temporal_learning_rate=1e-3,
             pool_size=4_000,
         ),
