@@ -81,9 +81,24 @@ def is_motion_free(video: VideoRecipe, *, seed: int, step: int) -> bool:
     return bool(keyed_rng(seed, step, Stream.MOTION_FREE).random() < video.p_motion_free)
 
 
-def video_recipe_at(video: VideoRecipe, sample: int) -> VideoRecipe:
-    """What holds at this sample of the run: short clips come with clean first frames alone."""
-    return replace(video, clean_first_frame=1.0) if sample < video.short_clips_until else video
+class ClipStep(NamedTuple):
+    """How a step takes its clips."""
+
+    video: VideoRecipe
+    num_frames: int
+
+
+def clip_step(video: VideoRecipe, num_frames: int, *, step_start: int, motion_free: bool) -> ClipStep:
+    """For the step whose first sample is `step_start`, of clips of `num_frames` frames.
+
+    Short clips come with clean first frames alone; motion-free ones without: frame by frame it says nothing.
+    """
+    if step_start < video.short_clips_until:
+        video = replace(video, clean_first_frame=1.0)
+        num_frames = min(num_frames, video.short_clip_frames)
+    if motion_free:
+        video = replace(video, first_frame_share=0.0, first_frame_share_end=None)
+    return ClipStep(video, num_frames)
 
 
 def text_to_video(
@@ -121,28 +136,26 @@ def text_to_video(
     pictures_a_sample = video.joint_batch_size // recipe.global_batch_size
 
     def prepare(global_indices: range) -> Prepared[ClipBatch]:
-        motion_free = is_motion_free(video, seed=seed, step=global_indices.start // recipe.global_batch_size)
+        step = global_indices.start // recipe.global_batch_size
+        motion_free = is_motion_free(video, seed=seed, step=step)
         if motion_free and pictures is not None:
             return joint_pictures(pictures, global_indices)
-        now = video_recipe_at(video, global_indices.start)
-        if motion_free:
-            now = replace(now, first_frame_share=0.0, first_frame_share_end=None)
+        step_start = step * recipe.global_batch_size
+        now = clip_step(video, clip_shape[0], step_start=step_start, motion_free=motion_free)
         batch = clips.batch(global_indices)
-        if global_indices.start < video.short_clips_until:
-            batch = batch._replace(latents=batch.latents[:, : video.short_clip_frames])
         drawn = draw_clips(
             recipe,
-            now,
+            now.video,
             seed=seed,
             global_indices=global_indices,
-            shape=tuple(batch.latents.shape[1:]),
+            shape=(now.num_frames, *clip_shape[1:]),
             num_timesteps=schedule.num_train_timesteps,
         )
         timesteps = drawn.timesteps
         if bool((timesteps == timesteps[:, :1]).all()):
             timesteps = timesteps[:, 0]  # the modulation is then computed once a clip
         ready = ClipBatch(
-            batch.latents.to(device),
+            batch.latents[:, : now.num_frames].to(device),
             drawn.noise.to(device),
             timesteps.to(device),
             drawn.has_loss.to(device),

@@ -294,6 +294,20 @@ def test_one_timestep_a_clip_but_for_a_share_of_first_frames() -> None:
     assert torch.equal(same[:, 1:], rest) and torch.equal(same[:, 0], rest[:, 0])
 
 
+def test_run_begins_with_short_clips_and_clean_first_frames(tiny_checkpoint: Path, cache: Path) -> None:
+    recipe = changed(
+        RECIPE, p_motion_free=0.0, first_frame_share=1.0, short_clips_until=6, short_clip_frames=2
+    )
+    task = make_task(tiny_checkpoint, cache, recipe=recipe)
+    short = [task.prepare(indices).batch for indices in (range(4), range(4, 6), range(6, 8))]
+    assert [batch.latents.shape[:2] for batch in short] == [(4, 2), (2, 2), (2, 2)]  # whole steps
+    assert not any(batch.timesteps[:, 0].any() or batch.has_loss[:, 0].any() for batch in short)
+    later = task.prepare(range(8, 12)).batch
+    assert later.latents.shape[:2] == later.noise.shape[:2] == (4, 3)
+    plain = make_task(tiny_checkpoint, cache, recipe=changed(recipe, short_clips_until=0)).prepare(range(4))
+    assert torch.equal(plain.batch.latents[:, :2], short[0].latents)
+
+
 def test_share_of_first_frames_falls_in_a_straight_line() -> None:
     recipe = changed(RECIPE, first_frame_share=0.5, first_frame_share_end=0.1)
     assert recipe.video is not None
@@ -497,6 +511,7 @@ def test_video_recipes_hold_the_papers_numbers(name: str) -> None:
         ({"p_motion_free": float("nan")}, r"p_motion_free must be in \[0, 1\], got nan"),
         ({"first_frame_share_end": -0.1}, r"first_frame_share_end must be in \[0, 1\]"),
         ({"joint_batch_size": 6}, "video.joint_batch_size must be a multiple of global_batch_size 4, got 6"),
+        ({"short_clip_frames": 1}, "short_clip_frames >= 2, got 0 and 1"),
         ({"joint_repeats": 0}, "joint_repeats must be >= 1, got 0"),
         ({"temporal_learning_rate": 0.0}, "temporal_learning_rate must be > 0, got 0.0"),
         ({"motion_guidance_scale": float("inf")}, "motion_guidance_scale must be a finite number >= 0"),
