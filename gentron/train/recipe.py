@@ -42,9 +42,8 @@ class VideoRecipe:
     """Of these, the share whose first frame has timestep 0 and no loss; the rest have u * t, u uniform."""
 
     short_clips_until: int = 0
-    """Steps that begin before this sample of the run take the first `short_clip_frames` frames of their clips,
-    and every first frame of `first_frame_share` is clean: with less to work out, the text reaches the motion
-    sooner."""
+    """Steps that begin before this sample take the first `short_clip_frames` frames of their clips, and every
+    first frame of `first_frame_share` is clean: with less to work out, the text reaches the motion sooner."""
     short_clip_frames: int = 4
 
     temporal_learning_rate: float
