@@ -51,7 +51,7 @@ class DataFormat(StrEnum):
 def sample(
     prompts: Annotated[list[str] | None, typer.Argument(help="What to draw.", show_default=False)] = None,
     model: Annotated[
-        str, typer.Option(help="mini, xl2, g2, s2, b2, l2, or the folder of a checkpoint.")
+        str, typer.Option(help="A preset of `gentron models`, or the folder of a checkpoint.")
     ] = "mini",
     checkpoint: Annotated[Path | None, typer.Option(help="Where the weights of a named model are.")] = None,
     random_weights: Annotated[bool, typer.Option("--random-weights", help="Run it untrained.")] = False,
@@ -226,34 +226,14 @@ def progress(title: str, total: int) -> Iterator[Any]:
 
 @app.command()
 def models() -> None:
-    """Print the parameters of every preset per component, beside the paper's counts."""
-    from rich import box
+    """Print every preset's configuration beside the paper's, and its parameters per component."""
     from rich.console import Console
-    from rich.table import Table
 
-    from gentron.model import parameter_report
-    from gentron.presets import PRESETS
+    from gentron.model_table import components_tables, configurations_table
 
-    reports = {name: parameter_report(preset()) for name, preset in PRESETS.items()}
-    totals = [report[-1] for report in reports.values()]
-    table = Table("parameters", box=box.SIMPLE_HEAD, padding=(0, 1))
-    for name in reports:
-        table.add_column(name, justify="right")
-    components = [row.component for row in reports["mini"]]
-    for index, component in enumerate(components):
-        cells = [_millions(report[index].parameters) for report in reports.values()]
-        table.add_row(component, *cells, end_section=index == len(components) - 2)
-    table.add_row("paper", *(_millions(total.paper_parameters) for total in totals))
-    table.add_row("difference", *(_percent(total.difference_percent) for total in totals))
-    Console().print(table)
-
-
-def _millions(count: float | None) -> str:
-    return "" if count is None else f"{count / 1e6:.1f}M" if count >= 1e6 else f"{count / 1e6:.2f}M"
-
-
-def _percent(value: float | None) -> str:
-    return "" if value is None else f"{value:+.2f} %"
+    console = Console()
+    for table in (configurations_table(), *components_tables()):
+        console.print(table)
 
 
 # ---- data --------------------------------------------------------------------------------------------------

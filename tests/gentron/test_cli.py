@@ -187,9 +187,13 @@ def test_grids_fill_in_reading_order() -> None:
 def test_models_prints_the_papers_counts() -> None:
     result = gentron("models")
     assert result.exit_code == 0, result.output
-    rows = {line.split()[0]: line.split() for line in result.stdout.splitlines() if line.strip()}
-    assert rows["total"][-2:] == ["927.7M", "3081.5M"]
-    assert rows["paper"][-2:] == ["930.0M", "3083.8M"]
+    lines = [line.split() for line in result.stdout.splitlines() if line.strip()]
+    rows = {line[0]: line for line in lines if line[0] != "total"}
+    assert rows["xl2"][1:] == "28 1152 4608 16 927.7M 28/1152/4608 930.0M -0.24 %".split()
+    assert rows["g2"][1:] == "48 1664 6656 16 3081.5M 48/1664/6656 3083.8M -0.07 %".split()
+    assert rows["xl2-clip-adaln"][5:] == ["675.9M", "28/1152/4608"]
+    assert rows["DiT-XL/2"][5:] == "675.1M 675.0M +0.02 %".split()
+    assert "927.7M" in " ".join(word for line in lines if line[0] == "total" for word in line)
     assert "cross-attention" in rows and "adaLN" in rows
 
 
