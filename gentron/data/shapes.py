@@ -58,7 +58,9 @@ class ShapesSource:
             )
         self.seed, self.pool_size, self._mixture = seed, pool_size, mixture
         self._scenes: dict[int, Scene] = {}
-        held_back = [sample_scene(keyed_rng(seed, i, Stream.HELD_BACK_SCENE), mixture) for i in range(validation_size)]
+        held_back = [
+            sample_scene(keyed_rng(seed, i, Stream.HELD_BACK_SCENE), mixture) for i in range(validation_size)
+        ]
         captions = [caption(s, keyed_rng(seed, i, Stream.HELD_BACK_CAPTION)) for i, s in enumerate(held_back)]
         with torch.no_grad():
             parts = [encode(_pictures(held_back[i : i + 64])).cpu() for i in range(0, validation_size, 64)]

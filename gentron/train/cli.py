@@ -24,7 +24,8 @@ Out = Annotated[Path, typer.Option("--out", help="Run folder.")]
 @app.command()
 def t2i(
     recipe: Annotated[
-        str, typer.Option(help="mini, mini_stage2, mini_stage3, xl2_stage1, xl2_stage2, g2_stage1, g2_stage2.")
+        str,
+        typer.Option(help="mini, mini_stage2, mini_stage3, xl2_stage1, xl2_stage2, g2_stage1, g2_stage2."),
     ] = "mini",
     data: Annotated[
         str, typer.Option(help="shapes, or a folder of captioned pictures or WebDataset shards.")
