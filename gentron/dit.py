@@ -226,7 +226,7 @@ def _check_positions(path: Path, stored: Tensor, config: GenTronConfig) -> None:
     if tuple(stored.shape) != (1, side * side, config.hidden_size):
         raise UserError(
             f"'{path}' has positions {tuple(stored.shape)}, the model a grid"
-            f" of {side} x {side} (sample_size {config.sample_size}): take the checkpoint trained at {8 * config.sample_size} px, or set"
+            f" of {side} x {side}: take the checkpoint trained at {8 * config.sample_size} px, or set"
             " sample_size to its latents' side"
         )
     ours = position_embedding(side, side, config.hidden_size, side)
