@@ -8,8 +8,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from gentron.errors import UserError
 from gentron.model import GenTron, GenTronConfig
 from gentron.presets import PRESETS
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 
@@ -79,6 +79,19 @@ class SamplingConfig:
     sampler: str = "ddim"
     num_inference_steps: int = 50
     guidance_scale: float = 7.5
+    num_frames: int = 1
+    """1 is a picture."""
+    fps: float | None = None
+    """Frames a second of a clip; None for a picture."""
+    motion_guidance_scale: float = 1.0
+    """The paper's lambda_M. 1 is ordinary classifier-free guidance with motion on."""
+
+    def __post_init__(self) -> None:
+        if self.num_frames < 1 or (self.num_frames > 1) != (self.fps is not None):
+            raise ValueError(
+                "num_frames must be >= 1, and fps be given for clips alone, got"
+                f" num_frames={self.num_frames}, fps={self.fps}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -99,6 +112,8 @@ class CheckpointConfig:
         for encoder in self.model.encoders:
             if getattr(self.text, encoder) is None:
                 raise ValueError(f"text.{encoder} must be set: the model has {encoder}_width")
+        if self.model.temporal is None and self.sampling.num_frames > 1:
+            raise ValueError("sampling.num_frames must be 1: the model is an image model")
 
 
 # ---- saving and loading ------------------------------------------------------------------------------------
@@ -140,13 +155,46 @@ def read_config(folder: Path) -> CheckpointConfig:
         raise UserError(f"no GenTron checkpoint in '{folder}': it has no {CONFIG_FILE}") from None
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is damaged: {error}") from error
-    version = data.get("format_version") if isinstance(data, dict) else None
-    if version != FORMAT_VERSION:
-        raise UserError(f"{path}: format_version must be {FORMAT_VERSION}, got {version!r}")
     try:
-        return from_dict(CheckpointConfig, data)
+        return from_dict(CheckpointConfig, _upgraded(data))
     except ValueError as error:
         raise UserError(f"{path}: {error}") from error
+
+
+def _upgraded(data: Any) -> Any:
+    """config.json of an earlier format as one of today's; ValueError for a version that is not known."""
+    version = data.get("format_version") if isinstance(data, dict) else None
+    while type(version) is int and version in UPGRADES:  # not True, which equals 1
+        data = UPGRADES[version](data)
+        version += 1
+    if version != FORMAT_VERSION:
+        known = ", ".join(map(str, [*UPGRADES, FORMAT_VERSION]))
+        raise ValueError(f"format_version must be one of {known}, got {version!r}")
+    return data | {"format_version": FORMAT_VERSION}
+
+
+def _from_version_1(data: dict[str, Any]) -> dict[str, Any]:
+    """Version 1 knew image models alone."""
+    sampling = {"num_frames": 1, "fps": None, "motion_guidance_scale": 1.0}
+    return data | {
+        "model": _with_new_fields(data, "model", {"temporal": None}),
+        "sampling": _with_new_fields(data, "sampling", sampling),
+    }
+
+
+def _with_new_fields(data: dict[str, Any], record: str, fields: dict[str, Any]) -> Any:
+    """The record with fields that its version did not have; there they were, and are, unknown names."""
+    old = data.get(record)
+    if not isinstance(old, dict):
+        return old  # from_dict says what is wrong with it
+    for name in fields:
+        if name in old:
+            raise ValueError(f"unknown field {record}.{name} in format_version {data['format_version']}")
+    return old | fields
+
+
+UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _from_version_1}
+"""Format version -> what makes a config.json of it one of the next version."""
 
 
 def resolve_part(folder: Path, name: str) -> Path | str:
@@ -178,6 +226,19 @@ def load_model(
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
     model.load_state_dict(tensors, assign=True)
     return model.eval().requires_grad_(False)
+
+
+def load_t2i(folder: Path, config: GenTronConfig) -> GenTron:
+    """The video model of `config` on an image checkpoint's weights, in float32 and ready for training.
+
+    Raises UserError when the checkpoint's model is not the image form of `config`.
+    """
+    stored = read_config(folder).model
+    if stored != replace(config, temporal=None):
+        raise UserError(
+            f"{folder} holds another model than the image form of the recipe's: {stored} and {config}"
+        )
+    return GenTron.from_t2i(load_model(folder, stored, dtype=torch.float32).state_dict(), config)
 
 
 def _read_tensors(

@@ -6,7 +6,7 @@ the weights' own dtype; products with tokens follow autocast.
 """
 
 # B batch, C latent channels, H W latent size, p patch size, h w token grid, N = h w image tokens,
-# L prompt tokens, E text width, D hidden size, K heads, d = D / K head size
+# L prompt tokens, E text width, D hidden size, K heads, d = D / K head size, F frames of a clip
 
 from __future__ import annotations
 
@@ -20,6 +20,9 @@ from torch import Tensor, nn
 
 TIMESTEP_FEATURES = 256
 MAX_PERIOD = 10_000.0
+FRAME_MAX_PERIOD = 100.0
+"""For clips of 8 to 32 frames: with the usual 10,000 most of the features would not change over a clip.
+Measured for mini on clips of 4 and 8 frames; the paper gives no temporal positions."""
 
 
 class PromptTokens(NamedTuple):
@@ -48,10 +51,10 @@ def unpatchify(tokens: Tensor, patch_size: int, *, grid_height: int) -> Tensor:
 
 
 def timestep_features(timesteps: Tensor, num_features: int = TIMESTEP_FEATURES) -> Tensor:
-    """(B,) int or float timesteps -> (B, num_features) float32: cosines, then sines, of geometric rates."""
+    """Timesteps (...) -> (..., num_features) float32: cosines, then sines, of geometric rates."""
     half = num_features // 2
     rates = torch.exp(-math.log(MAX_PERIOD) / half * torch.arange(half, device=timesteps.device))
-    angles = timesteps.float()[:, None] * rates
+    angles = timesteps.float()[..., None] * rates
     return torch.cat([angles.cos(), angles.sin()], dim=-1)
 
 
@@ -90,9 +93,15 @@ def position_embedding(
     return torch.cat([by_row, by_column], dim=-1).flatten(0, 1)
 
 
-def _sincos(coordinates: Tensor, num_features: int) -> Tensor:
+def frame_positions(num_frames: int, hidden_size: int, *, device: torch.device | str | None = None) -> Tensor:
+    """Fixed 1-D sin-cos positions (F, D) float32 of the frames 0, 1, 2, ..."""
+    frames = torch.arange(num_frames, device=device, dtype=torch.float32)
+    return _sincos(frames, hidden_size, FRAME_MAX_PERIOD)
+
+
+def _sincos(coordinates: Tensor, num_features: int, max_period: float = MAX_PERIOD) -> Tensor:
     half = num_features // 2
-    rates = torch.exp(-math.log(MAX_PERIOD) / half * torch.arange(half, device=coordinates.device))
+    rates = torch.exp(-math.log(max_period) / half * torch.arange(half, device=coordinates.device))
     angles = coordinates[:, None] * rates
     return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
@@ -103,13 +112,26 @@ def layer_norm(x: Tensor) -> Tensor:
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    """adaLN: layer_norm(x) * (1 + scale) + shift. x: (B, N, D); shift, scale: (B, D)."""
-    return torch.addcmul(shift[:, None], layer_norm(x), 1 + scale[:, None]).to(x.dtype)
+    """adaLN: layer_norm(x) * (1 + scale) + shift. x: (B, N, D); shift, scale: (B, D).
+
+    A clip may have one vector a frame: x (B, F N, D); shift, scale (B, F, D).
+    """
+    tokens = layer_norm(_a_row_a_vector(x, shift))
+    return torch.addcmul(shift[..., None, :], tokens, 1 + scale[..., None, :]).to(x.dtype).view_as(x)
 
 
 def gated_sum(x: Tensor, gate: Tensor, update: Tensor) -> Tensor:
-    """x + gate * update in the gate's precision, handed back in x's. x, update: (B, N, D); gate: (B, D)."""
-    return torch.addcmul(x.to(gate.dtype), gate[:, None], update.to(gate.dtype)).to(x.dtype)
+    """x + gate * update in the gate's precision, handed back in x's.
+
+    x, update: (B, N, D); gate: (B, D). With one gate a frame: x, update (B, F N, D); gate (B, F, D).
+    """
+    rows, updates = (_a_row_a_vector(tensor.to(gate.dtype), gate) for tensor in (x, update))
+    return torch.addcmul(rows, gate[..., None, :], updates).to(x.dtype).view_as(x)
+
+
+def _a_row_a_vector(x: Tensor, vectors: Tensor) -> Tensor:
+    """x as it is for vectors (B, D), as (B, F, N, D) for vectors (B, F, D)."""
+    return x if vectors.ndim == 2 else x.unflatten(1, (vectors.shape[1], -1))
 
 
 def linear_without_autocast(layer: nn.Linear, x: Tensor) -> Tensor:
@@ -187,6 +209,53 @@ class CrossAttention(nn.Module):
         q = _normed(self.q_norm, rearrange(self.q(x), "b n (k d) -> b k n d", k=self.num_heads))
         attended = F.scaled_dot_product_attention(q, text.keys, text.values, attn_mask=text.mask)
         return self.out(rearrange(attended, "b k n d -> b n (k d)"))
+
+
+class TempSelfAttn(nn.Module):
+    """The paper's temporal attention: a token attends to the tokens at its place in every frame of its clip.
+
+    Queries and keys know the frame's position, values do not: on values as well it learned more slowly on
+    mini, and a motion-free frame could tell its number. Without a null key the weights over the frames sum
+    to one, so that where all frames look alike (at high noise) no frame learns its number either.
+
+    null_key: an extra key and value of zeros a head, so that the weights may sum to less (ours).
+    """
+
+    def __init__(self, hidden_size: int, num_heads: int, *, qk_norm: bool, null_key: bool) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.null_key = null_key
+        self.qk = nn.Linear(hidden_size, 2 * hidden_size)
+        self.v = nn.Linear(hidden_size, hidden_size)
+        self.q_norm, self.k_norm = _head_norms(hidden_size // num_heads, qk_norm)
+        self.out = nn.Linear(hidden_size, hidden_size)
+
+    def forward(self, x: Tensor, *, motion_free: bool | Tensor) -> Tensor:
+        """(B, F, N, D) -> (B, F, N, D).
+
+        motion_free: of all rows, or (B,) bool. The mask is then the identity and excludes the null key: its
+        weights are exactly 1 and 0, so that values and output projection are all there is to compute.
+        """
+        values = self.v(x)
+        if motion_free is True:
+            return self.out(values)
+        positions = frame_positions(x.shape[1], x.shape[-1], device=x.device)[:, None]  # (F, 1, D)
+        qk = self.qk(x + positions.to(x.dtype))
+        q, k = rearrange(qk, "b f n (two k d) -> two b n k f d", two=2, k=self.num_heads)
+        v = rearrange(values, "b f n (k d) -> b n k f d", k=self.num_heads)
+        attended = self._attend(_normed(self.q_norm, q), _normed(self.k_norm, k), v)
+        attended = rearrange(attended, "b n k f d -> b f n (k d)")
+        if isinstance(motion_free, Tensor):
+            attended = torch.where(motion_free[:, None, None, None], values, attended)
+        return self.out(attended)
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """(B, N, K, F, d), three times -> one. Written out: fused kernels are made for longer rows."""
+        logits = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)  # (B, N, K, F, F)
+        if self.null_key:
+            logits = F.pad(logits, (0, 1))  # a key of zeros: a logit of 0
+        weights = logits.softmax(dim=-1, dtype=_at_least_float32(logits.dtype)).to(v.dtype)
+        return weights[..., : v.shape[-2]] @ v
 
 
 class MLP(nn.Module):

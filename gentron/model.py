@@ -1,4 +1,4 @@
-"""GenTron, the text-to-image diffusion transformer of arXiv 2312.04557, and its parameter report.
+"""GenTron, the diffusion transformer for images and video of arXiv 2312.04557, and its parameter report.
 
 Where the paper is silent, and what is done here:
 - no learned sigma: the final layer has p*p*C outputs and the loss is plain epsilon MSE;
@@ -8,14 +8,18 @@ Where the paper is silent, and what is done here:
 - pooled text = MLP(pooled_width -> D -> D) of [CLIP pooled + Linear(E_t5 -> pooled_width)(masked mean of
   the T5 tokens)], and one linear token adapter per encoder at the encoder's own width.
 With these, XL/2 and G/2 have 927.7M and 3081.5M parameters where the paper says 930.0M and 3083.8M.
+
+Inside the blocks a clip is one row of F N tokens, so that cross-attention, MLP and modulation see the text
+and its keys and values once a clip; self-attention folds it to frames, temporal attention to positions.
+An image is a clip of one frame.
 """
 
 # B batch, C latent channels, H W latent size, p patch size, N image tokens, L prompt tokens, E text width,
-# D hidden size, S number of sampling timesteps
+# D hidden size, S number of sampling timesteps, F frames of a clip
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, cast
 
@@ -31,6 +35,7 @@ from gentron.layers import (
     Modulation,
     PromptTokens,
     SelfAttention,
+    TempSelfAttn,
     VectorMLP,
     gated_sum,
     layer_norm,
@@ -46,9 +51,33 @@ from gentron.text import PromptEmbeds
 EncoderName = Literal["clip", "t5"]
 Denoise = Callable[[Tensor, Tensor], Tensor]
 
+MAX_FRAMES_RATIO = 4
+"""How many times the frames of its training a video model takes: further out it has no position to go by."""
+
 MAX_ADALN_TABLE_BYTES = 2 << 30
 """A larger table is not kept. The table saves reading the adaLN weights (24-26 % of all) at each step,
 which is what counts at a small batch; at the batch that fills this limit the image tokens dominate."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TemporalConfig:
+    """What makes a model a video model: temporal attention in every block."""
+
+    num_frames: int
+    """Frames of a clip in training; up to MAX_FRAMES_RATIO times as many can be drawn."""
+    fps: float
+    """Frames a second in training."""
+    null_key: bool = False
+    """A key and value of zeros in temporal attention (`layers.TempSelfAttn`); no parameters. Ours."""
+
+    def __post_init__(self) -> None:
+        if self.num_frames < 2:
+            raise ValueError(f"num_frames must be >= 2, got {self.num_frames}")
+        _positive("fps", self.fps)
+
+    @property
+    def max_frames(self) -> int:
+        return MAX_FRAMES_RATIO * self.num_frames
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,6 +98,8 @@ class GenTronConfig:
     conditioning: Literal["cross_attention", "adaln"] = "cross_attention"
     """"adaln": the ablation's DiT block, where the text enters through the pooled vector alone."""
     qk_norm: bool = False
+    temporal: TemporalConfig | None = None
+    """None: an image model."""
 
     def __post_init__(self) -> None:
         for name in ("hidden_size", "depth", "num_heads", "patch_size", "in_channels", "sample_size"):
@@ -117,8 +148,19 @@ def _positive(name: str, value: float) -> None:
         raise ValueError(f"{name} must be positive, got {value}")
 
 
+class Frames(NamedTuple):
+    """How the F N tokens of a row make a clip."""
+
+    num_frames: int = 1
+    motion_free: bool | Tensor = True
+    """Of all rows, or (B,) bool: each frame attends to itself alone."""
+
+
 class GenTronBlock(nn.Module):
-    """adaLN-Zero self-attention, plain cross-attention to one encoder's tokens, adaLN-Zero MLP."""
+    """adaLN-Zero self-attention, plain cross-attention to one encoder's tokens, adaLN-Zero MLP.
+
+    In a video model plain temporal attention comes before the MLP.
+    """
 
     def __init__(self, config: GenTronConfig, *, encoder: EncoderName | None) -> None:
         super().__init__()
@@ -130,11 +172,22 @@ class GenTronBlock(nn.Module):
         if encoder is not None:
             text_width = config.width_of(encoder)
             self.cross_attention = CrossAttention(width, text_width, heads, qk_norm=config.qk_norm)
+        self.temporal_attention: TempSelfAttn | None = None
+        if config.temporal is not None:
+            self.temporal_attention = TempSelfAttn(
+                width, heads, qk_norm=config.qk_norm, null_key=config.temporal.null_key
+            )
         self.mlp = MLP(width, config.mlp_size)
 
-    def forward(self, x: Tensor, conditioning: Tensor, prompt_tokens: PromptTokens | None) -> Tensor:
-        """x: (B, N, D). conditioning: (B, D). prompt_tokens: of this block's encoder."""
-        return self.denoise(x, self.modulation(conditioning), self.keys_values(prompt_tokens))
+    def forward(
+        self,
+        x: Tensor,
+        conditioning: Tensor,
+        prompt_tokens: PromptTokens | None,
+        frames: Frames = Frames(),  # noqa: B008  a constant
+    ) -> Tensor:
+        """x: (B, F N, D). conditioning: (B, D) or (B, F, D). prompt_tokens: of this block's encoder."""
+        return self.denoise(x, self.modulation(conditioning), self.keys_values(prompt_tokens), frames)
 
     def keys_values(self, prompt_tokens: PromptTokens | None) -> KeysValues | None:
         if self.cross_attention is None:
@@ -142,14 +195,33 @@ class GenTronBlock(nn.Module):
         assert prompt_tokens is not None, f"a {self.encoder} block needs {self.encoder} tokens"
         return self.cross_attention.keys_values(prompt_tokens)
 
-    def denoise(self, x: Tensor, modulation: Tensor, text: KeysValues | None) -> Tensor:
-        """What depends on the image. x: (B, N, D). modulation: (B, 6, D). text: keys and values."""
-        shift1, scale1, gate1, shift2, scale2, gate2 = _wide(modulation).unbind(1)  # 6 x (B, D)
-        x = gated_sum(x, gate1, self.self_attention(modulate(x, shift1, scale1)))
+    def denoise(
+        self,
+        x: Tensor,
+        modulation: Tensor,
+        text: KeysValues | None,
+        frames: Frames = Frames(),  # noqa: B008  a constant
+    ) -> Tensor:
+        """What depends on the image or clip.
+
+        x: (B, F N, D). modulation: (B, 6, D), or (B, F, 6, D) for one timestep a frame.
+        text: keys and values.
+        """
+        shift1, scale1, gate1, shift2, scale2, gate2 = _wide(modulation).unbind(-2)  # 6 x (B, D) or (B, F, D)
+        x = gated_sum(x, gate1, self._within_frames(modulate(x, shift1, scale1), frames))
         if self.cross_attention is not None:
             assert text is not None, "cross-attention needs keys and values"
             x = x + self.cross_attention(layer_norm(x).to(x.dtype), text).to(x.dtype)
+        if self.temporal_attention is not None:
+            clips = layer_norm(x).to(x.dtype).unflatten(1, (frames.num_frames, -1))  # (B, F, N, D)
+            update = self.temporal_attention(clips, motion_free=frames.motion_free)
+            x = x + update.flatten(1, 2).to(x.dtype)
         return gated_sum(x, gate2, self.mlp(modulate(x, shift2, scale2)))
+
+    def _within_frames(self, x: Tensor, frames: Frames) -> Tensor:
+        """Self-attention of each frame, (B, F N, D) -> (B, F N, D)."""
+        folded = x.unflatten(1, (frames.num_frames, -1)).flatten(0, 1)  # (B F, N, D)
+        return self.self_attention(folded).view_as(x)
 
 
 class FinalLayer(nn.Module):
@@ -159,11 +231,11 @@ class FinalLayer(nn.Module):
         self.linear = nn.Linear(config.hidden_size, config.patch_size**2 * config.in_channels)
 
     def forward(self, x: Tensor, conditioning: Tensor) -> Tensor:
-        """(B, N, D), (B, D) -> (B, N, p*p*C)."""
+        """(B, F N, D), (B, D) or (B, F, D) -> (B, F N, p*p*C)."""
         return self.denoise(x, self.modulation(conditioning))
 
     def denoise(self, x: Tensor, modulation: Tensor) -> Tensor:
-        shift, scale = _wide(modulation).unbind(1)
+        shift, scale = _wide(modulation).unbind(-2)
         return self.linear(modulate(x, shift, scale))
 
 
@@ -197,15 +269,18 @@ class GenTron(nn.Module):
     def init_weights(self) -> None:
         """DiT's init: Xavier-uniform matrices, zero biases, normal(0.02) for the two conditioning MLPs.
 
-        Zero: adaLN, the final layer, and the output projection of cross-attention, so that at the start
-        every block is the identity and the model's output is zero. Call it again after `to_empty` of a
-        model built on the meta device, which saves a large model from being initialised twice.
+        Zero: adaLN, the final layer, and the output projections of cross- and temporal attention, so that
+        at the start every block is the identity and the model's output is zero. Call it again after
+        `to_empty` of a model built on the meta device, which saves a large model from being initialised
+        twice.
         """
         zero: list[nn.Linear] = [self.final_layer.modulation.linear, self.final_layer.linear]
         for block in self._blocks():
             zero.append(block.modulation.linear)
             if block.cross_attention is not None:
                 zero.append(block.cross_attention.out)
+            if block.temporal_attention is not None:
+                zero.append(block.temporal_attention.out)
         normal = {
             id(layer) for mlp in (self.timestep_embed, self.pooled_embed) for layer in (mlp.fc1, mlp.fc2)
         }
@@ -222,56 +297,108 @@ class GenTron(nn.Module):
                 else:
                     nn.init.xavier_uniform_(module.weight)
 
-    def forward(self, noisy_latents: Tensor, timesteps: Tensor, prompt_embeds: PromptEmbeds) -> Tensor:
-        """The model output for a batch of noisy latents, (B, C, H, W).
+    @classmethod
+    def from_t2i(cls, state: Mapping[str, Tensor], config: GenTronConfig) -> GenTron:
+        """The video model of `config` with an image model's weights, which it repeats frame by frame.
 
-        noisy_latents: (B, C, H, W), in the autoencoder's unit-variance scale; H and W multiples of p.
-        timesteps: (B,), int64 or float in [0, num_train_timesteps).
-        prompt_embeds: of the same batch size; what the config's encoders need must be there.
+        state: a state dict that lacks exactly the temporal weights; ValueError names the first tensor that
+        is not as it must be. (For a checkpoint folder: `checkpoint.load_t2i`.)
         """
-        self._check_latents(noisy_latents, prompt_embeds)
-        conditioning = self.timestep_embedding(timesteps) + self.pooled_embedding(prompt_embeds)  # (B, D)
+        if config.temporal is None:
+            raise ValueError("from_t2i makes a video model: its config must have `temporal`")
+        model = cls(config)
+        expected = {name: tensor for name, tensor in model.state_dict().items() if not is_temporal(name)}
+        for name in sorted(expected.keys() ^ state.keys()):
+            problem = "lacks" if name in expected else "has the unknown"
+            raise ValueError(f"the image model does not fit: it {problem} tensor {name}")
+        for name, tensor in expected.items():
+            if state[name].shape != tensor.shape:
+                raise ValueError(
+                    f"the image model does not fit: {name} must be {tuple(tensor.shape)},"
+                    f" got {tuple(state[name].shape)}"
+                )
+        model.load_state_dict(state, strict=False)
+        return model
+
+    def forward(
+        self,
+        noisy_latents: Tensor,
+        timesteps: Tensor,
+        prompt_embeds: PromptEmbeds,
+        *,
+        motion_free: bool | Tensor | None = None,
+    ) -> Tensor:
+        """The model output for a batch of noisy latents, in their shape.
+
+        noisy_latents: (B, C, H, W), or clips (B, F, C, H, W) for a video model, in the autoencoder's
+        unit-variance scale; H and W multiples of p.
+        timesteps: (B,), or (B, F) one a frame, int64 or float in [0, num_train_timesteps).
+        prompt_embeds: of the same batch size; what the config's encoders need must be there.
+        motion_free: video models alone; for all rows, or (B,) bool, best on the CPU, where it can be read.
+        """
+        self._check_latents(noisy_latents, prompt_embeds.batch_size)
+        frames = self._frames(noisy_latents, motion_free)
+        self._check_timesteps(timesteps, noisy_latents)
+        conditioning = self._conditioning(timesteps, self.pooled_embedding(prompt_embeds))
         prompt_tokens = self.prompt_tokens(prompt_embeds)
-        x = self._embed(noisy_latents)  # (B, N, D)
+        x = self._embed(noisy_latents)  # (B, F N, D)
         for block in self._blocks():
             tokens = prompt_tokens[block.encoder] if block.encoder else None
             if self.gradient_checkpointing and torch.is_grad_enabled():
-                x = checkpoint(block, x, conditioning, tokens, use_reentrant=False)
+                x = checkpoint(block, x, conditioning, tokens, frames, use_reentrant=False)
             else:
-                x = block(x, conditioning, tokens)
+                x = block(x, conditioning, tokens, frames)
         return self._unembed(self.final_layer(x, conditioning), noisy_latents)
 
-    def conditioned(self, prompt_embeds: PromptEmbeds, *, timesteps: Tensor | None = None) -> Denoise:
-        """A denoiser for one batch of prompts: (latents (B, C, H, W), timestep () or (B,)) -> model output.
+    def conditioned(
+        self,
+        prompt_embeds: PromptEmbeds,
+        *,
+        timesteps: Tensor | None = None,
+        motion_free: bool | Tensor | None = None,
+        rows: Sequence[int] | None = None,
+    ) -> Denoise:
+        """A denoiser for one batch of prompts: (latents, timestep (), (B,) or (B, F)) -> model output.
 
-        Equal to `forward` to float rounding. Text keys and values are computed here, once. With
-        `timesteps` (S,), so is the adaLN modulation of every block at each of them, unless the table
-        would exceed MAX_ADALN_TABLE_BYTES; a timestep that is not among them is computed when it comes.
+        Equal to `forward` to float rounding; latents and motion_free as there. Text keys and values are
+        computed here, once. With `timesteps` (S,), so is the adaLN modulation of every block at each of
+        them, unless the table would exceed MAX_ADALN_TABLE_BYTES; a timestep that is not among them is
+        computed when it comes.
+        rows: the prompt of each of the B latents, so that several may share one; None: one each, in order.
         """
         blocks = self._blocks()
         prompt_tokens = self.prompt_tokens(prompt_embeds)
         texts = [block.keys_values(prompt_tokens.get(block.encoder)) for block in blocks]
-        pooled = self.pooled_embedding(prompt_embeds)  # (B, D)
+        pooled = self.pooled_embedding(prompt_embeds)
         table = None if timesteps is None else self._adaln_table(timesteps, pooled)
+        if rows is not None:
+            index = torch.tensor(rows, device=pooled.device)
+            texts = [text and KeysValues(*(tensor[index] for tensor in text)) for text in texts]
+            pooled = pooled[index]
+            table = table and table.select(index)
+        batch_size = len(pooled)  # pooled: (B, D)
 
         def denoise(latents: Tensor, timestep: Tensor) -> Tensor:
-            self._check_latents(latents, prompt_embeds)
+            self._check_latents(latents, batch_size)
+            frames = self._frames(latents, motion_free)
             modulations = table.get(timestep) if table is not None else None
             if modulations is None:
-                conditioning = (
-                    self.timestep_embedding(timestep.expand(len(pooled)).to(pooled.device)) + pooled
-                )
-                modulations = self._modulations(conditioning)
+                timestep = timestep.expand(batch_size) if timestep.ndim == 0 else timestep
+                modulations = self._modulations(self._conditioning(timestep.to(pooled.device), pooled))
             x = self._embed(latents)
             for index, (block, text) in enumerate(zip(blocks, texts, strict=True)):
-                x = block.denoise(x, modulations.blocks[:, index], text)
+                x = block.denoise(x, modulations.blocks[..., index, :, :], text, frames)
             return self._unembed(self.final_layer.denoise(x, modulations.final), latents)
 
         return denoise
 
     def timestep_embedding(self, timesteps: Tensor) -> Tensor:
-        """(B,) -> (B, D)."""
+        """(...) -> (..., D)."""
         return self.timestep_embed(timestep_features(timesteps))
+
+    def _conditioning(self, timesteps: Tensor, pooled: Tensor) -> Tensor:
+        """(B,), (B, D) -> (B, D); one timestep a frame: (B, F), (B, D) -> (B, F, D)."""
+        return self.timestep_embedding(timesteps) + (pooled if timesteps.ndim == 1 else pooled[:, None])
 
     def pooled_embedding(self, prompt_embeds: PromptEmbeds) -> Tensor:
         """The text's share of the conditioning vector, (B, D)."""
@@ -315,22 +442,25 @@ class GenTron(nn.Module):
         return tokens.masked_fill(~mask[..., None], 0), mask
 
     def _embed(self, latents: Tensor) -> Tensor:
+        """(B, C, H, W) or (B, F, C, H, W) -> (B, F N, D)."""
         patch, config = self.config.patch_size, self.config
-        x = self.patch_embed(patchify(latents.to(self.patch_embed.weight.dtype), patch))  # (B, N, D)
+        images = latents if latents.ndim == 4 else latents.flatten(0, 1)  # (B F, C, H, W)
+        x = self.patch_embed(patchify(images.to(self.patch_embed.weight.dtype), patch))  # (B F, N, D)
         positions = position_embedding(
-            latents.shape[2] // patch,
-            latents.shape[3] // patch,
+            latents.shape[-2] // patch,
+            latents.shape[-1] // patch,
             config.hidden_size,
             config.sample_size // patch,
             device=latents.device,
         )
-        return x + positions.to(self.patch_embed.weight.dtype)
+        return (x + positions.to(self.patch_embed.weight.dtype)).reshape(len(latents), -1, config.hidden_size)
 
     def _unembed(self, tokens: Tensor, latents: Tensor) -> Tensor:
-        output = unpatchify(
-            tokens, self.config.patch_size, grid_height=latents.shape[2] // self.config.patch_size
-        )
-        return output.to(latents.dtype)
+        """(B, F N, p*p*C) -> the shape of latents."""
+        patch = self.config.patch_size
+        folded = tokens if latents.ndim == 4 else tokens.unflatten(1, (latents.shape[1], -1)).flatten(0, 1)
+        output = unpatchify(folded, patch, grid_height=latents.shape[-2] // patch)
+        return output.view(latents.shape).to(latents.dtype)
 
     def _modulations(self, conditioning: Tensor) -> Modulations:
         width, depth = self.config.hidden_size, self.config.depth
@@ -351,24 +481,66 @@ class GenTron(nn.Module):
     def _blocks(self) -> list[GenTronBlock]:
         return cast(list[GenTronBlock], list(self.blocks))
 
-    def _check_latents(self, latents: Tensor, prompt_embeds: PromptEmbeds) -> None:
-        patch, channels = self.config.patch_size, self.config.in_channels
+    def _check_latents(self, latents: Tensor, num_prompts: int) -> None:
+        patch, channels, temporal = self.config.patch_size, self.config.in_channels, self.config.temporal
         if (
-            latents.ndim != 4
-            or latents.shape[1] != channels
-            or latents.shape[2] % patch
-            or latents.shape[3] % patch
+            latents.ndim not in ((4,) if temporal is None else (4, 5))
+            or latents.shape[-3] != channels
+            or latents.shape[-2] % patch
+            or latents.shape[-1] % patch
         ):
+            clips = "" if temporal is None else f" or (B, F, {channels}, H, W)"
             raise ValueError(
-                f"latents must be (B, {channels}, H, W) with H and W multiples of {patch}, "
+                f"latents must be (B, {channels}, H, W){clips} with H and W multiples of {patch}, "
                 f"got {tuple(latents.shape)}"
             )
-        if len(latents) != prompt_embeds.batch_size:
-            raise ValueError(f"{len(latents)} latents but {prompt_embeds.batch_size} prompts")
+        if len(latents) != num_prompts:
+            raise ValueError(f"{len(latents)} latents but {num_prompts} prompts")
+        if temporal is not None and latents.ndim == 5:
+            check_num_frames(temporal, latents.shape[1])
+
+    def _check_timesteps(self, timesteps: Tensor, latents: Tensor) -> None:
+        expected = [latents.shape[:1]] if latents.ndim == 4 else [latents.shape[:1], latents.shape[:2]]
+        if timesteps.shape not in expected:
+            shapes = " or ".join(str(tuple(shape)) for shape in expected)
+            raise ValueError(f"timesteps must be {shapes}, got {tuple(timesteps.shape)}")
+
+    def _frames(self, latents: Tensor, motion_free: bool | Tensor | None) -> Frames:
+        """One frame is motion-free, whatever was asked: there is nothing else to attend to."""
+        if self.config.temporal is None and motion_free is not None:
+            raise ValueError("motion_free belongs to a video model; this one has no temporal attention")
+        if latents.ndim == 4 or latents.shape[1] == 1:
+            return Frames()
+        if not isinstance(motion_free, Tensor):
+            return Frames(latents.shape[1], bool(motion_free))
+        if motion_free.shape != latents.shape[:1] or motion_free.dtype != torch.bool:
+            raise ValueError(
+                f"motion_free must be a bool or ({len(latents)},) bool, got {tuple(motion_free.shape)} of"
+                f" {motion_free.dtype}"
+            )
+        if motion_free.device.type == "cpu":  # elsewhere reading it would wait for the device
+            if motion_free.all() or not motion_free.any():
+                return Frames(latents.shape[1], bool(motion_free[0]))
+            motion_free = motion_free.to(latents.device)
+        return Frames(latents.shape[1], motion_free)
+
+
+def is_temporal(name: str) -> bool:
+    """Whether a tensor of a state dict is one that only video models have."""
+    return ".temporal_attention." in name
+
+
+def check_num_frames(temporal: TemporalConfig, num_frames: int) -> None:
+    """ValueError unless a model of this training can draw clips of so many frames."""
+    if not 1 <= num_frames <= temporal.max_frames:
+        raise ValueError(
+            f"num_frames must be in [1, {temporal.max_frames}] ({MAX_FRAMES_RATIO} times the"
+            f" {temporal.num_frames} of the training), got {num_frames}"
+        )
 
 
 class Modulations(NamedTuple):
-    """adaLN vectors. blocks: (..., B, depth, 6, D). final: (..., B, 2, D)."""
+    """adaLN vectors. blocks: (..., B, depth, 6, D). final: (..., B, 2, D). B may be B, F."""
 
     blocks: Tensor
     final: Tensor
@@ -381,8 +553,13 @@ class AdaLNTable:
         self._index = {timestep: index for index, timestep in enumerate(timesteps)}
         self._modulations = modulations
 
+    def select(self, rows: Tensor) -> AdaLNTable:
+        """The table of the prompts `rows` (B,) int64, which may repeat."""
+        chosen = Modulations(*(vectors[:, rows] for vectors in self._modulations))
+        return AdaLNTable(list(self._index), chosen)
+
     def get(self, timestep: Tensor) -> Modulations | None:
-        """timestep: () or (B,). None when any of its values is not in the table."""
+        """timestep: (), (B,) or (B, F). None when any of its values is not in the table."""
         values = [float(value) for value in timestep.reshape(-1).tolist()]
         rows = [self._index.get(value) for value in values]
         if None in rows:
@@ -390,8 +567,9 @@ class AdaLNTable:
         blocks, final = self._modulations
         if len(set(rows)) == 1:
             return Modulations(blocks[rows[0]], final[rows[0]])
-        batch = torch.arange(len(rows), device=blocks.device)
-        index = torch.tensor(rows, device=blocks.device)
+        index = torch.tensor(rows, device=blocks.device).view(timestep.shape)
+        batch = torch.arange(len(timestep), device=blocks.device)
+        batch = batch if timestep.ndim == 1 else batch[:, None]
         return Modulations(blocks[index, batch], final[index, batch])
 
 
@@ -431,6 +609,7 @@ def parameter_report(config: GenTronConfig) -> list[ParameterRow]:
         "token adapters": [model.token_adapters],
         "self-attention": [block.self_attention for block in blocks],
         "cross-attention": [block.cross_attention for block in blocks],
+        "temporal attention": [block.temporal_attention for block in blocks],
         "MLP": [block.mlp for block in blocks],
         "adaLN": [block.modulation for block in blocks],
         "final layer": [model.final_layer],

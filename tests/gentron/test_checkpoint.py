@@ -17,12 +17,14 @@ from gentron.checkpoint import (
     CheckpointConfig,
     find_checkpoint,
     load_model,
+    load_t2i,
     read_config,
     resolve_part,
     save_checkpoint,
 )
 from gentron.config import from_dict, to_dict
 from gentron.errors import UserError
+from gentron.model import TemporalConfig
 from gentron.presets import xl_2
 from tests.tiny import TINY_MODEL, make_model
 
@@ -77,7 +79,7 @@ def test_saving_replaces_a_folder_whole(copy: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format_version": 2}, "format_version must be 1, got 2"),
+        ({"format_version": 3}, "format_version must be one of 1, 2, got 3"),
         ({"surprise": 1}, "unknown field surprise"),
         ({"text": {"clip": None, "t5": "t5", "clip_max_length": 16, "t5_max_length": 16}}, "text.clip"),
         ({"sampling": {"image_size": "big"}}, "sampling"),
@@ -195,3 +197,49 @@ def test_a_full_disk_leaves_the_old_checkpoint(copy: Path, monkeypatch: pytest.M
                 save_checkpoint(copy, config, make_model().state_dict(), parts={"clip": copy / "clip"})
         assert {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()} == before
         assert no_leftovers(copy.parent)
+
+
+# Formats
+
+
+def as_version_1(folder: Path) -> dict[str, Any]:
+    """config.json of the folder as version 1 wrote it."""
+    data = json.loads((folder / "config.json").read_text()) | {"format_version": 1}
+    for name in ("num_frames", "fps", "motion_guidance_scale"):
+        del data["sampling"][name]
+    del data["model"]["temporal"]
+    return data
+
+
+def test_a_checkpoint_of_version_1_reads_as_the_same_image_model(copy: Path) -> None:
+    today = read_config(copy)
+    data = as_version_1(copy)
+    (copy / "config.json").write_text(json.dumps(data))
+    assert read_config(copy) == today and today.model.temporal is None
+
+
+@pytest.mark.parametrize("version", [0, None, "1", 1.5, True, 99])
+def test_an_unknown_version_is_an_error(copy: Path, version: Any) -> None:
+    (copy / "config.json").write_text(json.dumps(as_version_1(copy) | {"format_version": version}))
+    with pytest.raises(UserError, match="format_version must be one of 1, 2"):
+        read_config(copy)
+
+
+def test_a_name_that_version_1_did_not_have_is_unknown_in_it(copy: Path) -> None:
+    data = as_version_1(copy)
+    (copy / "config.json").write_text(json.dumps(data | {"model": data["model"] | {"temporal": None}}))
+    with pytest.raises(UserError, match=r"unknown field model.temporal in format_version 1"):
+        read_config(copy)
+    (copy / "config.json").write_text(json.dumps(data | {"model": 3}))
+    with pytest.raises(UserError, match="model must be a mapping"):
+        read_config(copy)
+
+
+def test_load_t2i_starts_a_video_model_from_its_image_form_alone(tiny_checkpoint: Path) -> None:
+    config = replace(TINY_MODEL, temporal=TemporalConfig(num_frames=8, fps=4.0))
+    model = load_t2i(tiny_checkpoint, config)
+    expected = load_model(tiny_checkpoint, TINY_MODEL, dtype=torch.float32)
+    assert all(torch.equal(model.get_parameter(name), p) for name, p in expected.named_parameters())
+    assert all(p.requires_grad for p in model.parameters())
+    with pytest.raises(UserError, match="holds another model than the image form"):
+        load_t2i(tiny_checkpoint, replace(config, depth=3))
