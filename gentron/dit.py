@@ -60,12 +60,12 @@ def class_conditional_report(config: GenTronConfig) -> list[ParameterRow]:
     A class embedding stands where the pooled text is, the final layer also predicts the variance, and the
     fixed positions are counted, because DiT stores them.
     """
-    rows = parameter_report(
-        replace(config, t5_width=None, clip_width=config.pooled_width, conditioning="adaln")
-    )
+    image_only = replace(config, conditioning="adaln", temporal=None)
+    rows = parameter_report(replace(image_only, t5_width=None, clip_width=config.pooled_width))
     width, outputs = config.hidden_size, config.patch_size**2 * config.in_channels
     counts = {row.component: row.parameters for row in rows[:-1]}
-    del counts["pooled text"], counts["token adapters"], counts["cross-attention"]
+    for textual in ("pooled text", "token adapters", "cross-attention", "temporal attention"):
+        del counts[textual]
     counts["class embedding"] = (NUM_CLASSES + 1) * width
     counts["final layer"] += outputs * width + outputs
     counts["positions"] = (config.sample_size // config.patch_size) ** 2 * width

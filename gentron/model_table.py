@@ -77,7 +77,8 @@ def _components_table(names: list[str]) -> Table:
 
 
 def millions(count: float | None) -> str:
-    return "" if count is None else f"{count / 1e6:.1f}M" if count >= 1e6 else f"{count / 1e6:.2f}M"
+    """As 12.3M; nothing for nothing."""
+    return "" if not count else f"{count / 1e6:.1f}M" if count >= 1e6 else f"{count / 1e6:.2f}M"
 
 
 def percent(value: float | None) -> str:
