@@ -15,6 +15,7 @@ import typer
 from gentron.atomic import atomic_file, check_writable
 from gentron.console import make_app, run_app
 from gentron.errors import UserError
+from gentron.plan_cli import plan
 from gentron.train.cli import app as train_app
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ app = make_app("GenTron: text-to-image diffusion transformers, their training an
 data_app = typer.Typer(no_args_is_help=True, help="Write data sets.")
 app.add_typer(train_app, name="train")
 app.add_typer(data_app, name="data")
+app.command()(plan)
 
 GRID_LINE = 2  # pixels between the pictures of a grid
 
