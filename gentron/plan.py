@@ -218,13 +218,26 @@ def count_flops(config: GenTronConfig, shape: SampleShape, policy: Policy = "non
 
 
 class Activations(NamedTuple):
-    """Bytes of one sample. kept: from the forward to the backward pass, with the policy. block: what
-    computing the largest block again adds to that. working: what the backward pass of one block adds for
-    gradients on their way."""
+    """Bytes of one sample.
 
-    kept: float
-    block: float
+    blocks: kept from the forward to the backward pass by all blocks, with the policy.
+    text: the prompt, as it comes, as its adapters read it, and what they give.
+    tail: of the final layer and the loss, gone when the backward pass reaches the blocks.
+    again: what computing the largest block once more adds.
+    working: gradients on their way through one block.
+    text_gradient: the sum of what the blocks give back to the prompt.
+    """
+
+    blocks: float
+    text: float
+    tail: float
+    again: float
     working: float
+    text_gradient: float
+
+    @property
+    def kept(self) -> float:
+        return self.blocks + self.text + self.tail
 
 
 def count_activations(
@@ -236,17 +249,18 @@ def count_activations(
     blocks = [_kept_by_block(config, shape, index, policy, c) for index in range(config.depth)]
     everything = [_kept_by_block(config, shape, index, "none", c) for index in range(config.depth)]
     again = max(full - kept for full, kept in zip(everything, blocks, strict=True))
-    text = sum(
-        # as it comes, as the adapter reads it, what that gives, and the gradient that the blocks add to
-        4 * c * shape.tokens_of(name) * config.width_of(name)
-        for name in config.encoders
-        if config.conditioning == "cross_attention"
-    )
+    cross = config.encoders if config.conditioning == "cross_attention" else ()
+    text = sum(c * shape.tokens_of(name) * config.width_of(name) for name in cross)
     patches = config.patch_size**2 * config.in_channels
     final = _layer_norm(rows, d) + FLOAT32 * rows * d + c * rows * d
-    ends = text + c * rows * patches + 3 * FLOAT32 * rows * patches + final
-    working = 2 * FLOAT32 * rows * d + 2 * c * rows * config.mlp_size
-    return Activations(sum(blocks) + ends, again, working)
+    return Activations(
+        blocks=sum(blocks),
+        text=3 * text,
+        tail=c * rows * patches + 3 * FLOAT32 * rows * patches + final,
+        again=again,
+        working=FLOAT32 * rows * d + c * rows * config.mlp_size,
+        text_gradient=text,
+    )
 
 
 def _kept_by_block(config: GenTronConfig, shape: SampleShape, index: int, policy: Policy, c: int) -> float:
@@ -399,26 +413,24 @@ def peak_memory(config: GenTronConfig, setting: Setting, *, micro_batch: int) ->
 def _moments(config: GenTronConfig, setting: Setting, batch: int) -> Iterable[dict[str, float]]:
     count = count_parameters(config)
     shard = FLOAT32 * count.total / setting.gpus
-    kept, block, working = (
-        batch * each for each in count_activations(config, setting.shape, setting.policy, setting.precision)
-    )
+    per_sample = count_activations(config, setting.shape, setting.policy, setting.precision)
+    sizes = Activations(*(batch * size for size in per_sample))
     all_in_use, block_in_use = _weights_in_use(count, setting)
-    recomputes = setting.policy != "none"
     held = dict.fromkeys(KINDS, 0.0) | frozen_memory(config, setting, micro_batch=batch)
     held |= {"weights": shard, "optimizer": 2 * shard, "EMA": shard}
     earlier = shard if setting.accumulates else 0.0
     # the forward pass is done: autocast forgets its copies of weights just after
-    yield held | {"gradients": earlier, "weights in use": all_in_use, "activations": kept}
-    # the last block's backward pass begins
-    in_use = block_in_use if recomputes else all_in_use
-    yield held | {
-        "gradients": earlier + (0.0 if setting.accumulates else shard / len(count.blocks)),
-        "weights in use": in_use,
-        "activations": kept + block + working,
-    }
-    # the first block's ends: all gradients are there, what was kept has gone but for one block
-    last = kept / config.depth + block + working
-    yield held | {"gradients": shard, "weights in use": block_in_use, "activations": last}
+    yield held | {"gradients": earlier, "weights in use": all_in_use, "activations": sizes.kept}
+    # the backward pass is in a block, `done` of them behind it; both encoders have had a gradient after two
+    for done in sorted({0, min(2, config.depth - 1), config.depth - 1}):
+        share_left = (config.depth - done) / config.depth
+        left = sizes.text + sizes.blocks * share_left
+        in_use = max(block_in_use, all_in_use * share_left if setting.policy == "none" else 0.0)
+        yield held | {
+            "gradients": max(earlier, shard * (done + 1) / config.depth),
+            "weights in use": in_use,
+            "activations": left + sizes.again + sizes.working + (sizes.text_gradient if done else 0.0),
+        }
 
 
 def _weights_in_use(count: Parameters, setting: Setting) -> tuple[float, float]:

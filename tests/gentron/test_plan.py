@@ -173,7 +173,7 @@ def test_states_are_shared_out_among_the_gpus() -> None:
     for kind in ("weights", "optimizer", "EMA"):
         assert one[kind] == pytest.approx(64 * many[kind])
     assert one["weights"] == 4 * count_parameters(config).total
-    assert many["activations"] == one["activations"]
+    assert many["gradients"] <= one["gradients"]
 
 
 def test_the_largest_micro_batch_fits_and_one_more_does_not() -> None:
