@@ -13,6 +13,7 @@ from bench.commands.humaneval import app as humaneval_app
 from bench.commands.judge import judge
 from bench.commands.prompts import prompts_app
 from bench.commands.report import report
+from bench.commands.video import video
 from bench.commands.weights import weights_app
 from gentron.console import make_app, run_app
 
@@ -22,6 +23,7 @@ app = make_app("gentron-bench: measures GenTron and any other text-to-image syst
 app.command()(compbench)
 app.command()(fid)
 app.command()(clipscore)
+app.command()(video)
 app.add_typer(humaneval_app, name="humaneval")
 app.command()(compare)
 app.command()(gate)

@@ -21,10 +21,11 @@ from pathlib import Path
 import numpy as np
 from scipy import special, stats
 
-from bench.calibrate import metric_band
-from bench.compare import Effect, paired_effect
-from bench.gate import PASS, REGRESSION, MetricVerdict, Tolerance, judge, overall
-from bench.statistics import interval, minimum_detectable_effect, sign_flip_p
+from bench.compare.calibrate import metric_band
+from bench.compare.effects import Effect
+from bench.compare.gate import PASS, REGRESSION, MetricVerdict, Tolerance, judge, overall
+from bench.compare.paired import paired_effect
+from bench.compare.statistics import interval, minimum_detectable_effect, sign_flip_p
 
 # R repeats, M metrics, N prompts, S samples
 

@@ -9,8 +9,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from importlib.resources import files
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,8 @@ from torch import Tensor
 
 from gentron.atomic import atomic_file as atomic_file
 from gentron.atomic import atomic_folder
+from gentron.bundled import BUNDLED_MODELS, bundled, is_shared, shared_folder
+from gentron.bundled import bundled_mini as bundled_mini
 from gentron.config import from_dict, to_dict
 from gentron.diffusion import NoiseSchedule, PredictionType, check_prediction_type
 from gentron.errors import UserError
@@ -57,7 +58,7 @@ class DiffusionConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TextConfig:
-    """Folder names inside the checkpoint, or hub ids; None leaves the encoder out."""
+    """Named as the autoencoder is; None leaves the encoder out."""
 
     clip: str | None
     t5: str | None
@@ -102,7 +103,7 @@ class CheckpointConfig:
     model: GenTronConfig
     diffusion: DiffusionConfig
     autoencoder: str
-    """A folder name inside the checkpoint, or a hub id."""
+    """A folder name inside the checkpoint, a hub id, or "shared:<name>@<hash>" (gentron/bundled.py)."""
     text: TextConfig
     sampling: SamplingConfig
     training: dict[str, Any] = field(default_factory=dict)
@@ -198,7 +199,9 @@ UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _from_vers
 
 
 def resolve_part(folder: Path, name: str) -> Path | str:
-    """A part's folder inside the checkpoint, or its hub id (owner/name)."""
+    """A part's folder, inside the checkpoint or shared by the bundled models, or its hub id (owner/name)."""
+    if is_shared(name):
+        return shared_folder(name)
     if (folder / name).is_dir() and not name.startswith(("/", ".")):
         return folder / name
     if name.count("/") == 1 and not name.startswith(("/", ".")):
@@ -269,11 +272,6 @@ def _read_tensors(
 # ---- finding -----------------------------------------------------------------------------------------------
 
 
-def bundled_mini() -> Path:
-    """The built-in mini checkpoint, package data."""
-    return Path(str(files("gentron"))) / "weights" / "mini"
-
-
 def models_folder() -> Path:
     """Where weights of named models are looked for: $GENTRON_MODELS, else ~/.cache/gentron/models."""
     return Path(os.environ.get("GENTRON_MODELS") or "~/.cache/gentron/models").expanduser()
@@ -294,7 +292,7 @@ def find_checkpoint(model: str, *, checkpoint: Path | None = None) -> Path:
             )
         known = ", ".join(PRESETS)
         raise UserError(f"unknown model '{model}'; known: {known}, or the folder of a checkpoint")
-    folder = checkpoint or (bundled_mini() if model == "mini" else models_folder() / model)
+    folder = checkpoint or (bundled(model) if model in BUNDLED_MODELS else models_folder() / model)
     if not (folder / CONFIG_FILE).is_file():
         raise UserError(
             f"no weights for '{model}' in '{folder}': give their folder with --checkpoint DIR, or put it"
@@ -305,10 +303,17 @@ def find_checkpoint(model: str, *, checkpoint: Path | None = None) -> Path:
 
 
 def _check_is_preset(folder: Path, model: str) -> None:
-    """A result under a preset's name must not come from another size; mini is whatever is bundled."""
+    """A result under a preset's name must not come from another model; mini is whatever is bundled."""
     stored, named = read_config(folder).model, PRESETS[model]()
-    if model != "mini" and (stored.depth, stored.hidden_size) != (named.depth, named.hidden_size):
-        raise UserError(
-            f"'{folder}' is not '{model}': depth and hidden_size must be {named.depth} and"
-            f" {named.hidden_size}, got {stored.depth} and {stored.hidden_size}"
-        )
+    if model in BUNDLED_MODELS:
+        if (stored.temporal is None) != (named.temporal is None):
+            kind = "an image model" if stored.temporal is None else "a video model"
+            raise UserError(f"'{folder}' is not '{model}': it holds {kind}")
+        return
+    for name in [f.name for f in fields(named)]:
+        expected, got = (getattr(config, name) for config in (named, stored))
+        if got != expected:
+            raise UserError(
+                f"'{folder}' is not '{model}': {name} must be {expected}, got {got}; to run it as it"
+                " is, give the folder as the model"
+            )

@@ -578,10 +578,6 @@ def _given(value: Tensor | None, name: str, width: int) -> Tensor:
     return value
 
 
-PAPER_PARAMETERS = {(28, 1152): 930.0e6, (48, 1664): 3083.8e6}
-"""(depth, hidden_size) -> parameters, of GenTron-XL/2 and GenTron-G/2 with CLIP-L and Flan-T5-XXL."""
-
-
 class ParameterRow(NamedTuple):
     """One line of the report; the paper gives only totals, so the rest have None."""
 
@@ -591,8 +587,8 @@ class ParameterRow(NamedTuple):
     difference_percent: float | None = None
 
 
-def parameter_report(config: GenTronConfig) -> list[ParameterRow]:
-    """Parameters per component and in total, the paper's count beside the total where it has one.
+def parameter_report(config: GenTronConfig, *, paper_parameters: float | None = None) -> list[ParameterRow]:
+    """Parameters per component and in total, the paper's count (`presets.paper_parameters`) beside the total.
 
     The model is built on the meta device: no memory, any size.
     """
@@ -614,15 +610,9 @@ def parameter_report(config: GenTronConfig) -> list[ParameterRow]:
     rows = [ParameterRow(name, sum(map(_count, modules))) for name, modules in components.items()]
     total = _count(model)
     assert total == sum(row.parameters for row in rows), "a component is missing from the report"
-    paper = _paper_parameters(config)
-    difference = None if paper is None else 100 * (total - paper) / paper
-    return [*rows, ParameterRow("total", total, paper, difference)]
+    difference = None if paper_parameters is None else 100 * (total - paper_parameters) / paper_parameters
+    return [*rows, ParameterRow("total", total, paper_parameters, difference)]
 
 
 def _count(module: nn.Module | None) -> int:
     return 0 if module is None else sum(parameter.numel() for parameter in module.parameters())
-
-
-def _paper_parameters(config: GenTronConfig) -> float | None:
-    same_text = (config.clip_width, config.t5_width, config.conditioning) == (768, 4096, "cross_attention")
-    return PAPER_PARAMETERS.get((config.depth, config.hidden_size)) if same_text else None

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from gentron.dit import class_conditional_report
 from gentron.model import GenTronConfig, ParameterRow, parameter_report
-from gentron.presets import PRESETS
+from gentron.presets import PRESETS, paper_parameters
 
 MODELS_PER_TABLE = 5
 """What fits into the 80 columns of a narrow terminal."""
@@ -28,8 +28,8 @@ class PaperConfiguration(NamedTuple):
 
 PAPER_XL, PAPER_G = PaperConfiguration(28, 1152, 4608), PaperConfiguration(48, 1664, 6656)
 PAPER_CONFIGURATIONS = {
-    **dict.fromkeys(("xl2", "xl2-clip-adaln", "xl2-clip", "xl2-t5"), PAPER_XL),
-    "g2": PAPER_G,
+    **dict.fromkeys(("xl2", "xl2-clip-adaln", "xl2-clip", "xl2-t5", "xl2-t2v"), PAPER_XL),
+    **dict.fromkeys(("g2", "g2-t2v"), PAPER_G),
 }
 
 
@@ -41,9 +41,9 @@ def configurations_table() -> Table:
     for name in ("depth", "width", "MLP", "heads", "parameters", "paper", "", ""):
         table.add_column(name, justify="right", no_wrap=True)
     for name, preset in PRESETS.items():
-        stated = PAPER_CONFIGURATIONS.get(name)
-        shown = "" if stated is None else "/".join(map(str, stated))
-        _add_row(table, name, preset(), parameter_report(preset())[-1], shown)
+        config, stated = preset(), PAPER_CONFIGURATIONS.get(name)
+        total = parameter_report(config, paper_parameters=paper_parameters(config))[-1]
+        _add_row(table, name, config, total, "" if stated is None else "/".join(map(str, stated)))
     table.add_section()
     for name in DIT:
         config = PRESETS[name]()
@@ -69,10 +69,11 @@ def _components_table(names: list[str]) -> Table:
     table = Table("parameters", box=box.SIMPLE_HEAD, padding=(0, 1))
     for name in names:
         table.add_column(name, justify="right")
-    for rows in zip(*reports, strict=True):
-        is_last_component = rows[0].component == reports[0][-2].component
+    *components, totals = zip(*reports, strict=True)
+    used = [rows for rows in components if any(row.parameters for row in rows)]
+    for rows in (*used, totals):
         cells = [millions(row.parameters) for row in rows]
-        table.add_row(rows[0].component, *cells, end_section=is_last_component)
+        table.add_row(rows[0].component, *cells, end_section=rows is used[-1])
     return table
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from gentron.model import GenTronConfig
+from gentron.model import GenTronConfig, TemporalConfig
 
 # Models
 
@@ -65,6 +65,25 @@ def l_2() -> GenTronConfig:
     return GenTronConfig(hidden_size=1024, depth=24, num_heads=16)
 
 
+CLIPS = TemporalConfig(num_frames=8, fps=4.0)
+"""The paper's clips."""
+
+
+def mini_t2v() -> GenTronConfig:
+    """The bundled video model of the shapes world: mini and 1.6M parameters of temporal attention."""
+    return replace(mini(), temporal=replace(CLIPS, null_key=True))
+
+
+def xl2_t2v() -> GenTronConfig:
+    """The video form of GenTron-XL/2: 148.8M parameters more. The paper gives no count."""
+    return replace(xl_2(), temporal=CLIPS)
+
+
+def g2_t2v() -> GenTronConfig:
+    """The paper's text-to-video model, on GenTron-G/2: 531.9M parameters more. The paper gives no count."""
+    return replace(g_2(), temporal=CLIPS)
+
+
 PRESETS: dict[str, Callable[[], GenTronConfig]] = {
     "mini": mini,
     "s2": s_2,
@@ -75,6 +94,23 @@ PRESETS: dict[str, Callable[[], GenTronConfig]] = {
     "xl2-clip-adaln": xl_2_clip_adaln,
     "xl2-clip": xl_2_clip,
     "xl2-t5": xl_2_t5,
+    "mini-t2v": mini_t2v,
+    "xl2-t2v": xl2_t2v,
+    "g2-t2v": g2_t2v,
 }
+
+PAPER_PARAMETERS = {"xl2": 930.0e6, "g2": 3083.8e6}
+"""Of GenTron-XL/2 and GenTron-G/2 with CLIP-L and Flan-T5-XXL."""
+
+
+def preset_of(config: GenTronConfig) -> str | None:
+    """The name of the preset that a config is, every field of it."""
+    return next((name for name, preset in PRESETS.items() if preset() == config), None)
+
+
+def paper_parameters(config: GenTronConfig) -> float | None:
+    """The paper's parameter count of a model, where it has one."""
+    return PAPER_PARAMETERS.get(preset_of(config) or "")
+
 
 # Training recipes

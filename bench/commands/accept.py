@@ -29,9 +29,9 @@ def accept(
     ] = False,
 ) -> None:
     """Move a baseline: the result is copied beside the list, which records reason, date and who."""
-    from bench.baselines import Force
-    from bench.baselines import accept as accept_result
-    from bench.evidence import load
+    from bench.results.baselines import Force
+    from bench.results.baselines import accept as accept_result
+    from bench.results.evidence import load
 
     force = Force(untrained=force_untrained, dirty=force_dirty, partial=force_partial)
     found = load(candidate)

@@ -20,7 +20,7 @@ from bench.commands.options import (
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from bench.band import Band
+    from bench.compare.band import Band
 
 
 def calibrate(
@@ -62,16 +62,16 @@ def calibrate(
         raise ValueError(f"alpha must be above 0 and at most 0.5, got {alpha}")
     check_writable(out)
 
-    from bench.calibrate import calibrate as make_band
-    from bench.calibrate import measure
-    from bench.evidence import load
+    from bench.compare.calibrate import calibrate as make_band
+    from bench.compare.calibrate import measure
+    from bench.results.evidence import load
 
     folders = list(results or [])
     if model is not None:
         from bench.commands.compbench import default_protocol, scoring_device
         from bench.commands.progress import stage
-        from bench.protocol import load_protocol
-        from bench.run import RunSettings, build_scorers, run
+        from bench.jobs.compbench import RunSettings, build_scorers, run
+        from bench.prompts.protocol import load_protocol
         from bench.scorers import Context
         from bench.systems import SystemOptions, parse_system
 
@@ -101,9 +101,9 @@ def calibrate(
 
     band = make_band([load(folder) for folder in folders], alpha=alpha)
 
-    from bench.band import dump_band
     from bench.commands.progress import wide_console
-    from bench.images import write_atomic
+    from bench.compare.band import dump_band
+    from bench.systems.images import write_atomic
 
     write_atomic(out, dump_band(band))
     console = wide_console()

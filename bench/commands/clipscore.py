@@ -26,10 +26,10 @@ from bench.commands.options import (
 from gentron.errors import UserError
 
 if TYPE_CHECKING:
-    from bench.clipscore import Cosines, Stated, Summary
+    from bench.jobs.clipscore import Cosines, Stated, Summary
     from bench.prompts import Prompt
-    from bench.protocol import Protocol
-    from bench.shard import Shard
+    from bench.prompts.protocol import Protocol
+    from bench.sharding import Shard
     from bench.systems import Collection, System, SystemInfo
 
 SHAPES_PROTOCOL = "compbench-shapes_v1"
@@ -97,7 +97,7 @@ def clipscore(
         batch_size=(batch_size, 1),
         seed=(seed, 0),
     )
-    from bench.clipscore import SHAPES, SHAPES_VIEW, build_cosines, stated
+    from bench.jobs.clipscore import SHAPES, SHAPES_VIEW, build_cosines, stated
     from bench.systems import SystemOptions, check_system, parse_system
 
     check_system(name)
@@ -107,7 +107,7 @@ def clipscore(
         _check_captions(asked.prompts)
 
     from bench.commands.compbench import scoring_device
-    from bench.shard import Shard
+    from bench.sharding import Shard
     from gentron.atomic import check_writable
 
     for folder in (out, work):
@@ -173,10 +173,11 @@ def _measure(
     shard: Shard,
 ) -> tuple[Summary, Path] | None:
     """Make or find the pictures, compute, write; None in all processes but the first."""
-    from bench.clipscore import Summary, compute, figure, gather, prompts_digest, truncated_share, write
     from bench.commands.progress import stage
-    from bench.generate import requests
-    from bench.run import describe_missing, make_images
+    from bench.jobs.clipscore import Summary, compute, figure, gather, prompts_digest, truncated_share, write
+    from bench.jobs.compbench import describe_missing
+    from bench.systems.generate import make_images
+    from bench.systems.requests import requests
 
     wanted = requests(
         asked.prompts,
@@ -229,7 +230,7 @@ class Asked:
 
     def work_folder(self, work: Path, info: SystemInfo, seed: int) -> Path:
         """A protocol's images are those of `compbench`."""
-        from bench.run import work_folder
+        from bench.systems.generate import work_folder
 
         if self.protocol is not None:
             return work_folder(work, self.protocol, info, seed=seed)
@@ -244,8 +245,8 @@ class Asked:
 
 def _ask(given: str | None, limit: int | None) -> Asked:
     """The prompts of a file, of a protocol or of one of its categories."""
-    from bench.clipscore import prompts_digest, read_prompts
-    from bench.generate import image_seed
+    from bench.jobs.clipscore import prompts_digest, read_prompts
+    from bench.prompts.seeds import image_seed
     from bench.systems import safe_name
 
     if given is None:
@@ -262,7 +263,7 @@ def _ask(given: str | None, limit: int | None) -> Asked:
             digest=prompts_digest(prompts),
         )
 
-    from bench.protocol import load_protocol, protocol_names
+    from bench.prompts.protocol import load_protocol, protocol_names
 
     name, _, category = given.partition(":")
     if name not in protocol_names():
@@ -287,7 +288,7 @@ def _ask(given: str | None, limit: int | None) -> Asked:
 
 def _check_captions(prompts: list[Prompt]) -> None:
     """Every prompt is one of the shapes world, before anything is drawn."""
-    from bench.shapes_attributes import parse_caption
+    from bench.scorers.shapes_attributes import parse_caption
 
     for prompt in prompts:
         if prompt.description is None:

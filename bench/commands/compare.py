@@ -10,7 +10,7 @@ import typer
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from bench.compare import Comparison, Move
+    from bench.compare.comparison import Comparison, Move
 
 NOT_COMPARABLE_EXIT = 4
 
@@ -38,9 +38,9 @@ def compare(
 
     Paired by prompt, seed and sample. Results that were not measured alike are refused with exit code 4.
     """
-    from bench.comparable import NotComparable
-    from bench.compare import compare as compare_results
-    from bench.evidence import load
+    from bench.compare.comparable import NotComparable
+    from bench.compare.comparison import compare as compare_results
+    from bench.results.evidence import load
 
     if not 0 < alpha <= 0.5:
         raise ValueError(f"alpha must be above 0 and at most 0.5, got {alpha}")
@@ -56,7 +56,7 @@ def compare(
     if json_file is not None:
         import json
 
-        from bench.images import write_atomic
+        from bench.systems.images import write_atomic
         from gentron.config import to_dict
 
         write_atomic(json_file, (json.dumps(to_dict(found), indent=1) + "\n").encode())
@@ -75,7 +75,7 @@ def split_names(words: str | None) -> list[str] | None:
 
 def _show(found: Comparison) -> None:
     from bench.commands.progress import wide_console
-    from bench.gate_outputs import plain
+    from bench.compare.gate_outputs import plain
 
     console = wide_console()
     for name, side in (("baseline", found.baseline), ("candidate", found.candidate)):
@@ -93,7 +93,7 @@ def _table(found: Comparison) -> Table:
     from rich.markup import escape
     from rich.table import Table
 
-    from bench.gate_outputs import between, number, small
+    from bench.compare.gate_outputs import between, number, small
 
     table = Table(title=escape(f"{found.protocol}: candidate - baseline"), title_justify="left")
     percent = f"{100 * (1 - found.alpha):g} % interval"
@@ -138,7 +138,7 @@ def _notes(found: Comparison) -> list[str]:
 
 
 def _show_move(console, move: Move) -> None:
-    from bench.gate_outputs import plain
+    from bench.compare.gate_outputs import plain
 
     scores = f"{move.baseline:.3f} -> {move.candidate:.3f}"
     head = f"{move.difference:+.3f}  {move.prompt_id}  {scores}  {move.prompt}"

@@ -24,7 +24,8 @@ from bench.commands.options import (
 )
 
 if TYPE_CHECKING:
-    from bench.protocol import Protocol
+    from bench.jobs.compbench import Scorers
+    from bench.prompts.protocol import Protocol
 
 SHAPES, OFFICIAL = "compbench-shapes_v1", "t2i-compbench_2024-02"
 
@@ -72,7 +73,7 @@ def compbench(
         str, typer.Option(help="Edition of T2I-CompBench's color list: current or pre-2025-09.")
     ] = "current",
     phrases: Annotated[
-        str, typer.Option(help="Source of noun phrases: auto, frozen, spacy or rules.")
+        str, typer.Option(help="Source of noun phrases: auto, frozen, spacy-3.6, spacy-3.8, spacy or rules.")
     ] = "auto",
     models: Models = None,
     out: Out = Path("results"),
@@ -91,7 +92,7 @@ def compbench(
 
     The same command goes on where a killed run stopped. Under torchrun every process does its share.
     """
-    from bench.protocol import load_protocol
+    from bench.prompts.protocol import load_protocol
     from bench.systems import check_system
 
     for name, value in (("num_inference_steps", num_inference_steps), ("batch_size", batch_size)):
@@ -108,15 +109,17 @@ def compbench(
     if images < 1:
         raise ValueError(f"images_per_prompt must be >= 1, got {images}")
 
-    from bench.run import RunSettings, build_scorers, run
+    from bench.jobs.compbench import RunSettings, build_scorers, run
     from bench.scorers import Context
-    from bench.shard import Shard
+    from bench.sharding import Shard
     from bench.systems import SystemOptions, parse_system
 
     shard = Shard.from_environment()
     place = shard.device(device)
     context = Context(device=scoring_device(place), models=models, cache=work / "cache", phrases=phrases)
     scorers = build_scorers(chosen, suite, context)  # what is missing is said before a model loads
+    if shard.is_first:
+        _say_phrases(scorers)
     options = SystemOptions(
         device=place,
         num_inference_steps=num_inference_steps,
@@ -144,6 +147,15 @@ def compbench(
         _show(chosen, *done)
 
 
+def _say_phrases(scorers: Scorers) -> None:
+    """Before hours of work, not after them: another source gives other scores."""
+    from bench.results.record import phrase_sources
+    from bench.scorers.phrases import described
+
+    for record in phrase_sources(scorer.record for scorer in scorers.by_category.values()).values():
+        typer.echo(f"noun phrases: {described(record)}", err=True)
+
+
 def scoring_device(device: str) -> str:
     """Where the scorers run: a GPU if there is one and nothing else was asked for."""
     if device != "auto":
@@ -155,7 +167,7 @@ def scoring_device(device: str) -> str:
 
 def _show(protocol: Protocol, result, folder: Path) -> None:
     from bench.commands.progress import wide_console
-    from bench.report import notes, reference, result_table
+    from bench.report.summary import notes, reference, result_table
 
     console = wide_console()
     console.print(result_table(result, reference(protocol.name, protocol.sha256)))
@@ -166,7 +178,7 @@ def _show(protocol: Protocol, result, folder: Path) -> None:
 
 def list_() -> None:
     """Protocols, suites, categories and systems."""
-    from bench.protocol import protocol_names, read_config
+    from bench.prompts.protocol import protocol_names, read_config
     from gentron.presets import PRESETS
 
     for name in protocol_names():

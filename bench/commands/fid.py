@@ -24,13 +24,13 @@ from bench.commands.options import (
 from gentron.errors import UserError
 
 if TYPE_CHECKING:
-    from bench.fid import Side
-    from bench.fid_run import Done
-    from bench.fid_sources import Measured
-    from bench.shard import Shard
+    from bench.jobs.fid import Done
+    from bench.jobs.fid_sources import Measured
+    from bench.set_metrics.measure import Side
+    from bench.sharding import Shard
     from bench.systems import SystemOptions
 
-MODES = ("clean", "tf", "pytorch-fid", "torchmetrics")  # bench.features.inception.MODES, without torch
+MODES = ("clean", "tf", "pytorch-fid", "torchmetrics")  # MODES of features/inception.py, without torch
 SHAPES, COCO = "compbench-shapes_v1", "coco-30k_v1"
 FOR_PHOTOGRAPHS, FOR_SHAPES = "fid", "fd-mini,pr-mini"
 
@@ -135,7 +135,7 @@ def fid(
         )
 
     from bench.commands.compbench import scoring_device
-    from bench.fid import Options, jobs
+    from bench.set_metrics.measure import Options, jobs
 
     words = metrics or ("fid" if compare_modes else FOR_SHAPES if reference == "shapes" else FOR_PHOTOGRAPHS)
     chosen = jobs([word.strip() for word in words.split(",")], MODES if compare_modes else (mode,))
@@ -144,10 +144,10 @@ def fid(
     options = Options(kid_subset_size=kid_subset_size, intervals=intervals, allow_missing=allow_missing)
 
     from bench.commands.progress import stage
-    from bench.fid_run import Places, run
-    from bench.fid_run import save_reference as save_only
-    from bench.fid_sources import reference_side
-    from bench.shard import Shard
+    from bench.jobs.fid import Places, run
+    from bench.jobs.fid import save_reference as save_only
+    from bench.jobs.fid_sources import reference_side
+    from bench.sharding import Shard
     from bench.systems import SystemOptions
 
     shard = Shard.from_environment()
@@ -203,13 +203,13 @@ def fid(
 
 def _reference_alone(reference: str, protocol: str | None, captions: Path | None) -> Side:
     """A folder as it is, or with the files and the preparation that a protocol asks for."""
-    from bench.fid_sources import coco_protocol, folder_side, preparation
+    from bench.jobs.fid_sources import coco_protocol, folder_side, preparation
 
     if protocol is None and captions is None:
         return folder_side(reference)
     if protocol not in (None, COCO) or captions is None:
         raise ValueError(f"--save-reference alone takes --protocol {COCO} with --captions, or neither")
-    from bench.coco import read_captions
+    from bench.prompts.coco import read_captions
 
     coco = coco_protocol(COCO)
     name, prepare = preparation(coco.config.prepared)
@@ -230,7 +230,7 @@ def _measured(
     """The images' side, and the names of the reference's files where the protocol says them."""
     from bench.commands.compbench import default_protocol
     from bench.commands.progress import stage
-    from bench.fid_sources import coco_protocol, measured_captions, measured_folder, measured_system
+    from bench.jobs.fid_sources import coco_protocol, measured_captions, measured_folder, measured_system
     from bench.systems import check_system, parse_system
 
     if images is not None:
@@ -246,7 +246,7 @@ def _measured(
     check_system(model)
     name = protocol or (SHAPES if default_protocol(model) == SHAPES else COCO)
     if name != COCO:
-        from bench.protocol import load_protocol
+        from bench.prompts.protocol import load_protocol
 
         if captions is not None:
             raise ValueError(f"--captions has no effect on {name}")
@@ -258,7 +258,7 @@ def _measured(
             f"{COCO} takes its prompts from a local copy of COCO: give --captions captions_val2014.json, or"
             " another --protocol"
         )
-    from bench.coco import read_captions
+    from bench.prompts.coco import read_captions
 
     coco = coco_protocol(COCO)
     chosen = read_captions(captions, coco)

@@ -11,7 +11,7 @@ import typer
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from bench.gate import GateConfig, GateReport
+    from bench.compare.gate import GateConfig, GateReport
 
 
 def gate(
@@ -63,8 +63,8 @@ def gate(
 ) -> None:
     """Judge a candidate by a baseline. Exit codes: 0 pass, 1 regression, 2 usage, 3 inconclusive,
     4 not comparable or no baseline, 5 nothing measured."""
-    from bench.gate import Inputs
-    from bench.gate import gate as judge_results
+    from bench.compare.gate import Inputs
+    from bench.compare.gate import gate as judge_results
 
     settings, file_band = _settings(config, family, tolerance or [], alpha)
     inputs = Inputs(
@@ -79,7 +79,7 @@ def gate(
     _write(report, junit, json_file, summary)
     _show(report)
     if annotations if annotations is not None else os.environ.get("GITHUB_ACTIONS") == "true":
-        from bench.gate_outputs import github_lines
+        from bench.compare.gate_outputs import github_lines
 
         for line in github_lines(report):
             typer.echo(line)
@@ -93,7 +93,7 @@ def _settings(
     from dataclasses import replace
 
     from bench.commands.compare import split_names
-    from bench.gate import GateConfig, parse_tolerances, read_gate_file
+    from bench.compare.gate import GateConfig, parse_tolerances, read_gate_file
 
     settings = read_gate_file(file) if file else GateConfig()
     given = parse_tolerances(tolerance)
@@ -110,9 +110,9 @@ def _settings(
 
 
 def _write(report: GateReport, junit: Path | None, json_file: Path | None, summary: Path | None) -> None:
-    from bench.gate_outputs import dump_report, markdown
-    from bench.gate_outputs import junit as junit_xml
-    from bench.images import write_atomic
+    from bench.compare.gate_outputs import dump_report, markdown
+    from bench.compare.gate_outputs import junit as junit_xml
+    from bench.systems.images import write_atomic
 
     if junit is not None:
         write_atomic(junit, junit_xml(report))
@@ -128,7 +128,7 @@ def _write(report: GateReport, junit: Path | None, json_file: Path | None, summa
 
 def _show(report: GateReport) -> None:
     from bench.commands.progress import wide_console
-    from bench.gate_outputs import footnotes, plain, sides
+    from bench.compare.gate_outputs import footnotes, plain, sides
 
     console = wide_console()
     if report.metrics:
@@ -145,7 +145,7 @@ def _table(report: GateReport) -> Table:
     from rich.markup import escape
     from rich.table import Table
 
-    from bench.gate_outputs import cells, headings
+    from bench.compare.gate_outputs import cells, headings
 
     table = Table(title=escape(f"gate: {report.verdict}"), title_justify="left")
     for heading in headings(report):

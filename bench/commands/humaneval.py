@@ -171,7 +171,7 @@ def analyze(
     from bench.humaneval.ingest import Reader, answers_path, read_log
     from bench.humaneval.report import markdown, svg
     from bench.humaneval.study import KEY_FILE, beside, dump, read_key, read_study
-    from bench.images import write_atomic
+    from bench.systems.images import write_atomic
 
     record, digest = read_study(study)
     opened = read_key(key or beside(study, "key") / KEY_FILE, record)
@@ -236,7 +236,7 @@ def simulate(
     from bench.humaneval.simulate import Truth, dump_answers
     from bench.humaneval.simulate import simulate as simulate_raters
     from bench.humaneval.study import KEY_FILE, beside, read_key, read_study
-    from bench.images import write_atomic
+    from bench.systems.images import write_atomic
 
     truth = Truth(
         win=win,

@@ -12,7 +12,8 @@ from gentron.errors import UserError
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from bench.judge_accuracy import Accuracy, Change
+    from bench.scorers.judge_accuracy import Accuracy, Change
+    from bench.scorers.motion_accuracy import ClipAccuracy
 
 
 def judge(
@@ -21,6 +22,9 @@ def judge(
     ] = None,
     count: Annotated[int, typer.Option(max=10**7, help="Scenes.")] = 1000,
     seed: Annotated[int, typer.Option(max=2**64 - 1, help="Of the scenes.")] = 1,
+    clips: Annotated[
+        bool, typer.Option("--clips", help="Judge the motion of clips instead of pictures.")
+    ] = False,
     device: Annotated[str, typer.Option(help="Where the autoencoder runs.")] = "auto",
 ) -> None:
     """Measure the judge itself: how often it is right on scenes that are known."""
@@ -31,11 +35,17 @@ def judge(
     if autoencoder is not None and not autoencoder.is_dir():
         raise UserError(f"no autoencoder folder '{autoencoder}'")
     from bench.commands.progress import wide_console
-    from bench.judge_accuracy import CHANGES, measure
+    from bench.scorers.judge_accuracy import CHANGES, measure
 
     changes: dict[str, Change] = dict(CHANGES)
     if autoencoder is not None:
         changes["autoencoded"] = _autoencoded(autoencoder, device)
+    if clips:
+        from bench.scorers.motion_accuracy import measure_clips
+
+        of_clips = {name: measure_clips(change, count=count, seed=seed) for name, change in changes.items()}
+        wide_console().print(_clip_table(of_clips, count))
+        return
     found = {name: measure(change, count=count, seed=seed) for name, change in changes.items()}
     wide_console().print(_accuracy_table(found, count))
 
@@ -58,10 +68,33 @@ def _autoencoded(folder: Path, device: str) -> Change:
     return change
 
 
+def _clip_table(found: dict[str, ClipAccuracy], count: int) -> Table:
+    from rich.table import Table
+
+    from bench.scorers.motion_accuracy import FALSE, QUESTIONS
+
+    first = next(iter(found.values()))
+    table = Table(title=f"The judge on {count} clips: share of right answers", title_justify="left")
+    table.add_column("clips with")
+    table.add_column("n", justify="right")
+    for name in found:
+        table.add_column(name, justify="right")
+    for question in QUESTIONS:
+        if first.asked[question]:
+            shares = [f"{accuracy.share(question):.4f}" for accuracy in found.values()]
+            table.add_row(question, str(first.asked[question]), *shares)
+    table.add_section()
+    for what in FALSE:
+        if what in first.false_captions:
+            rates = [f"{accuracy.false_captions[what][0]:.4f}" for accuracy in found.values()]
+            table.add_row(f"believes: {what}", str(first.false_captions[what][1]), *rates)
+    return table
+
+
 def _accuracy_table(found: dict[str, Accuracy], count: int) -> Table:
     from rich.table import Table
 
-    from bench.judge_accuracy import FALSE, QUESTIONS
+    from bench.scorers.judge_accuracy import FALSE, QUESTIONS
 
     first = next(iter(found.values()))
     table = Table(title=f"The judge on {count} scenes: share of right answers", title_justify="left")

@@ -10,6 +10,8 @@ import typer
 from gentron.console import make_app
 from gentron.errors import UserError
 
+PHRASES = "auto, frozen, spacy-3.6, spacy-3.8, spacy or rules"
+
 prompts_app = make_app("Prompt lists of other benchmarks: fetch them, look at them, parse them.")
 
 
@@ -26,8 +28,8 @@ def fetch(
 ) -> None:
     """Store a prompt set, each file checked against its pinned hash. Run again to go on."""
     from bench.commands.progress import stage
-    from bench.prompt_sets import fetch as fetch_set
-    from bench.prompt_sets import prompt_set, prompts_folder
+    from bench.prompts.sets import fetch as fetch_set
+    from bench.prompts.sets import prompt_set, prompts_folder
 
     known = prompt_set(name)
     folder = prompts_folder() / name if folder is None else folder
@@ -48,11 +50,11 @@ def show(
     edition: Annotated[str, typer.Option(help="current, or pre-2025-09 (color).")] = "current",
     phrases: Annotated[
         str | None,
-        typer.Option(help="Also their noun phrases: auto, frozen, spacy or rules.", show_default=False),
+        typer.Option(help=f"Also their noun phrases: {PHRASES}.", show_default=False),
     ] = None,
 ) -> None:
     """What is there and whether it is as pinned; with --category, the prompts themselves."""
-    from bench.prompt_sets import COMPBENCH, PROMPT_SETS, load_list, prompt_set
+    from bench.prompts.sets import COMPBENCH, PROMPT_SETS, load_list, prompt_set
 
     if category is None:
         for known in [prompt_set(name)] if name else PROMPT_SETS.values():
@@ -61,10 +63,10 @@ def show(
     prompts = load_list(name or COMPBENCH, category, edition)
     source = None
     if phrases is not None:
-        from bench.phrases import phrase_source
+        from bench.scorers.phrases import described, phrase_source
 
-        source = phrase_source(phrases)
-        typer.echo(f"noun phrases: {source.name} {source.record}", err=True)
+        source = phrase_source(phrases, texts=[prompt.text for prompt in prompts])
+        typer.echo(f"noun phrases: {described(source.record)}", err=True)
     for prompt in prompts:
         line = [prompt.id, prompt.split or "", prompt.text]
         if source is not None:
@@ -87,6 +89,13 @@ def parse(
         list[Path] | None,
         typer.Option(help="Files with further prompts, one a line.", show_default=False),
     ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="Package of the English model; en_core_web_sm or a copy of it from PyPI if none.",
+            show_default=False,
+        ),
+    ] = None,
     any_version: Annotated[
         bool, typer.Option("--any-version", help="Take another spaCy; the table and every result say so.")
     ] = False,
@@ -94,14 +103,14 @@ def parse(
     """Freeze spaCy's noun phrases of all prompts into a table, so that scores need no spaCy."""
     import sys
 
-    from bench.phrases.frozen import Table, table_path
-    from bench.phrases.spacy import check_pinned, parse_with
+    from bench.scorers.phrases.frozen import Table, table_path
+    from bench.scorers.phrases.spacy import check_pinned, parse_with
     from gentron.atomic import check_writable
 
     texts = _all_texts(name, text or [])
     path = table_path() if out is None else out
     check_writable(path)
-    made_with, parses = parse_with(Path(sys.executable) if python is None else python, texts)
+    made_with, parses = parse_with(Path(sys.executable) if python is None else python, texts, model=model)
     check_pinned(made_with, any_version=any_version)
     table = Table(made_with, dict(zip(texts, parses, strict=True)))
     table.write(path)
@@ -111,7 +120,7 @@ def parse(
 
 def _all_texts(name: str, further: list[Path]) -> list[str]:
     """Distinct prompts of all lists and editions that are there, then of the files."""
-    from bench.prompt_sets import find_prompt_set, load_list, prompt_set, split_lines
+    from bench.prompts.sets import find_prompt_set, load_list, prompt_set, split_lines
 
     folder = find_prompt_set(name)
     texts = [
@@ -131,7 +140,7 @@ def _all_texts(name: str, further: list[Path]) -> list[str]:
 @prompts_app.command()
 def measure(
     phrases: Annotated[
-        str, typer.Option(help="The source to measure: auto, frozen, spacy, rules.")
+        str, typer.Option(help="The source to measure, as in --phrases of compbench.")
     ] = "rules",
     against: Annotated[
         str | None, typer.Option(help="Also compare with this source.", show_default=False)
@@ -144,9 +153,9 @@ def measure(
     ] = None,
 ) -> None:
     """How often a source of noun phrases agrees with what is known of T2I-CompBench's prompts."""
-    from bench.phrases import phrase_source
-    from bench.phrases.measure import markdown, write_between_marks
-    from bench.phrases.measure import measure as measure_source
+    from bench.scorers.phrase_agreement import markdown, write_between_marks
+    from bench.scorers.phrase_agreement import measure as measure_source
+    from bench.scorers.phrases import phrase_source
 
     source = phrase_source(phrases)
     other = None if against is None else phrase_source(against)
@@ -159,7 +168,7 @@ def measure(
 
 
 def _show_files(name: str) -> None:
-    from bench.prompt_sets import prompt_set, prompts_folder, state
+    from bench.prompts.sets import prompt_set, prompts_folder, state
 
     known, folder = prompt_set(name), prompts_folder() / name
     typer.echo(f"{name}  {known.source}  {known.licence}  {folder}")

@@ -10,7 +10,7 @@ import typer
 from gentron.errors import UserError
 
 if TYPE_CHECKING:
-    from bench.entries import Loaded
+    from bench.report.entries import Loaded
 
 MAX_PICTURES = 20
 
@@ -51,9 +51,9 @@ def report(
     if not 0 <= pictures <= MAX_PICTURES:
         raise ValueError(f"pictures must be 0 to {MAX_PICTURES}, got {pictures}")
 
-    from bench.entries import load
-    from bench.images import write_atomic
-    from bench.overview import overview
+    from bench.report.entries import load
+    from bench.report.overview import overview
+    from bench.systems.images import write_atomic
     from gentron.atomic import check_writable
 
     wanted = [path for path in (html, markdown, latex) if path]
@@ -68,14 +68,14 @@ def report(
         _write_readme(results, loaded)
         return
 
-    from bench.tables import latex as latex_of
-    from bench.tables import markdown as markdown_of
+    from bench.report.tables import latex as latex_of
+    from bench.report.tables import markdown as markdown_of
 
     found = overview(loaded)
     if not wanted:
         typer.echo(markdown_of(found), nl=False)
     if html:
-        from bench.html_report.page import page
+        from bench.report.html.page import page
 
         write_atomic(html, page(found, pictures=pictures).encode())
     if markdown:
@@ -88,8 +88,8 @@ def report(
 
 def _write_readme(results: Path, loaded: Loaded) -> None:
     """The folder's README.md, with the results that lie at <protocol>/<system>/<run>."""
-    from bench.images import write_atomic
-    from bench.report import markdown
+    from bench.report.summary import markdown
+    from bench.systems.images import write_atomic
 
     found = [(f.path, f.result) for f in loaded.found if len(f.path.relative_to(results).parts) == 4]
     if not found:

@@ -18,7 +18,7 @@ from bench.humaneval.statistics import (
     two_way_interval,
 )
 from bench.humaneval.study import GOLD, PAIR, REPEAT, Key, KeyTrial, Question, Rules, Study
-from bench.published import studies
+from bench.results.published import studies
 from gentron.errors import UserError
 
 SCHEMA_VERSION = 1

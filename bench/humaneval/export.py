@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from bench.generate import collect, generate, requests
 from bench.humaneval.design import Placed, place_all, rater_names
 from bench.humaneval.media import (
     NOISE,
@@ -52,9 +51,11 @@ from bench.humaneval.study import (
     worded_title,
 )
 from bench.humaneval.video import BadVideo, VideoFacts, VideoFolder, is_video_folder, read_video, same_facts
-from bench.images import BadImage, sha256
-from bench.results import provenance
+from bench.results.record import provenance
 from bench.systems import Collection, Request, System, SystemOptions, parse_system
+from bench.systems.generate import collect, generate
+from bench.systems.images import BadImage, sha256
+from bench.systems.requests import requests
 from gentron.atomic import atomic_file, atomic_folder, check_writable
 from gentron.config import from_dict
 from gentron.errors import UserError

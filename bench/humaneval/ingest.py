@@ -18,7 +18,7 @@ from typing import Any
 
 from bench.humaneval.platforms import unprotect
 from bench.humaneval.study import ANSWERS_FILE, Question, Study, Trial, beside, digest, parse_json
-from bench.images import write_atomic
+from bench.systems.images import write_atomic
 from gentron.config import from_dict
 from gentron.errors import UserError
 

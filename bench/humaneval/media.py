@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from bench.images import encode_png, read_image, sha256
+from bench.systems.images import encode_png, read_image, sha256
 from gentron.errors import UserError
 
 RESIZE = "lanczos"

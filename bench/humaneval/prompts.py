@@ -10,8 +10,8 @@ from fractions import Fraction
 from pathlib import Path
 
 from bench.humaneval.study import PromptSource, digest
-from bench.images import sha256
-from bench.prompt_sets import (
+from bench.prompts import Prompt
+from bench.prompts.sets import (
     PARTIPROMPTS,
     PARTIPROMPTS_FILE,
     PartiPrompt,
@@ -20,7 +20,7 @@ from bench.prompt_sets import (
     parse_partiprompts,
     split_lines,
 )
-from bench.prompts import Prompt
+from bench.systems.images import sha256
 from gentron.errors import UserError
 
 NUM_PARTIPROMPTS = 100  # as in the paper's user study
@@ -89,7 +89,7 @@ def _load(name: str) -> tuple[list[Prompt], str, str]:
         data = _read(path)
         parse = {".tsv": parse_tsv, ".jsonl": parse_jsonl}.get(path.suffix.lower(), parse_lines)
         return _checked(parse(data, str(path)), name), path.name, sha256(data)
-    from bench.protocol import load_protocol, protocol_names
+    from bench.prompts.protocol import load_protocol, protocol_names
 
     if name in protocol_names():
         protocol = load_protocol(name)

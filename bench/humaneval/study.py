@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeVar
 
 import yaml
 
-from bench.images import sha256
+from bench.systems.images import sha256
 from gentron.config import from_dict, to_dict
 from gentron.errors import UserError
 

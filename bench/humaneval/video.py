@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
-from bench.images import sha256
 from bench.systems import Request, SystemInfo, SystemOptions, safe_name
+from bench.systems.images import sha256
 from gentron.errors import UserError
 
 SUFFIXES = (".mp4", ".webm")

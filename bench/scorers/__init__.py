@@ -85,6 +85,7 @@ class Scorer(Protocol):
 # name in a protocol -> module with build(settings, context)
 SCORERS = {
     "shapes": "bench.scorers.shapes",
+    "motion": "bench.scorers.motion",
     "blip_vqa": "bench.scorers.blip_vqa",
     "unidet_2d": "bench.scorers.spatial",
     "unidet_complex": "bench.scorers.spatial",

@@ -87,7 +87,7 @@ class Settings:
 
 
 class NounPhrases(Protocol):
-    """What this scorer needs of bench.phrases.PhraseSource."""
+    """What this scorer needs of bench.scorers.phrases.PhraseSource."""
 
     @property
     def record(self) -> dict[str, Any]: ...
@@ -514,7 +514,7 @@ def load_network(located: Located, vocab: Located, image_size: int, device: str)
 
 def build(settings: dict[str, Any], context: Context) -> BlipVqaScorer:
     """The scorer of a protocol; MissingWeights before anything heavy is loaded."""
-    from bench.phrases import phrase_source
+    from bench.scorers.phrases import phrase_source
 
     chosen = from_dict(Settings, settings, path=f"scorers.{NAME}")
     located = locate(chosen.weights, context.models)

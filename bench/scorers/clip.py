@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from bench.phrases import PhraseSource
     from bench.prompts import Prompt
+    from bench.scorers.phrases import PhraseSource
     from bench.weights import Located
 
 VERSION = 1
@@ -388,7 +388,7 @@ def build(settings: dict[str, Any], context: Context) -> ClipScorer:
     located = locate(B_32, context.models)
     phrases = None
     if read.complex:
-        from bench.phrases import phrase_source
+        from bench.scorers.phrases import phrase_source
 
         phrases = phrase_source(context.phrases, texts=[prompt.text for prompt in context.prompts])
     return ClipScorer(load_clip(located, device=context.device), read, located, phrases)

@@ -20,10 +20,10 @@ import torch.nn.functional as F
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from bench.images import write_atomic
 from bench.scorers import Context, ScorerRecord
 from bench.scorers.checkpoints import Checkpoint, load, read_checkpoint
 from bench.scorers.detection import cache_path
+from bench.systems.images import write_atomic
 from bench.weights import Located, locate
 from gentron.config import from_dict
 from gentron.errors import UserError

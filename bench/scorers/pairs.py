@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bench.phrases import Token
     from bench.scorers.detection import Detections
+    from bench.scorers.phrases import Token
 
 Box = Sequence[float]  # x1, y1, x2, y2 in pixels of the detector's image, y down
 

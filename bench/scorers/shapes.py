@@ -32,10 +32,10 @@ import numpy as np
 import scipy.fft
 import scipy.ndimage
 
-from bench.images import fit as resized
 from bench.prompts import Prompt
+from bench.prompts.shapes import redraw
 from bench.scorers import Context, Scored, ScorerRecord
-from bench.shapes_prompts import redraw
+from bench.systems.images import fit as resized
 from gentron.config import from_dict
 from gentron.errors import UserError
 from gentron.shapes.captions import Description, ObjectDescription
@@ -580,7 +580,7 @@ def detect(image: np.ndarray) -> list[Detection]:
 ATTRIBUTES = ("shape", "color", "texture", "size")
 
 
-def _matches(asked: ObjectDescription, found: Detection) -> bool:
+def matches(asked: ObjectDescription, found: Detection) -> bool:
     return all(getattr(asked, name) in (None, getattr(found, name)) for name in ATTRIBUTES)
 
 
@@ -613,9 +613,9 @@ def relation_grade(relation: str, first: Detection, second: Detection) -> float:
 def judge_detections(found: list[Detection], description: Description) -> Judgement:
     """Score a description against what was found; see the module's docstring for the definition."""
     asked = description.objects
-    fits = [[k for k, d in enumerate(found) if _matches(wanted, d)] for wanted in asked]
+    fits = [[k for k, d in enumerate(found) if matches(wanted, d)] for wanted in asked]
     best, best_key = (), (-1, -1.0)
-    for pairing in _pairing_choices(fits):
+    for pairing in pairings(fits):
         matched = sum(k is not None for k in pairing)
         grade = _grade(description.relation, pairing, found)
         if (matched, grade) > best_key:
@@ -635,7 +635,7 @@ def judge_detections(found: list[Detection], description: Description) -> Judgem
     return Judgement(score, _reason(found, description, best, grade), parts)
 
 
-def _pairing_choices(fits: list[list[int]]) -> list[tuple[int | None, ...]]:
+def pairings(fits: list[list[int]]) -> list[tuple[int | None, ...]]:
     choices: list[tuple[int | None, ...]] = [()]
     for options in fits:
         choices = [(*c, k) for c in choices for k in [*options, None] if k is None or k not in c]
@@ -648,7 +648,7 @@ def _grade(relation: str | None, pairing: tuple[int | None, ...], found: list[De
     return relation_grade(relation, found[pairing[0]], found[pairing[1]])
 
 
-def _say(thing: ObjectDescription | Detection) -> str:
+def say(thing: ObjectDescription | Detection) -> str:
     """The named attributes as words; a find's plain texture and small size go without saying."""
     words = [thing.size, thing.texture, thing.color, thing.shape]
     if isinstance(thing, Detection):
@@ -665,15 +665,15 @@ def _reason(
     said = []
     for wanted, k in zip(description.objects, pairing, strict=True):
         if k is not None:
-            said.append(f"{_say(wanted)} ok")
+            said.append(f"{say(wanted)} ok")
         elif free:
             near = max(free, key=lambda d: sum(getattr(wanted, n) == getattr(d, n) for n in ATTRIBUTES))
             free.remove(near)
-            said.append(f"asked {_say(wanted)}, found {_say(near)}")
+            said.append(f"asked {say(wanted)}, found {say(near)}")
         else:
-            said.append(f"no {_say(wanted)}")
+            said.append(f"no {say(wanted)}")
     if free:
-        said.append(f"{len(free)} extra: {', '.join(map(_say, free))}")
+        said.append(f"{len(free)} extra: {', '.join(map(say, free))}")
     if description.relation:
         state = (
             "unknown"
@@ -729,7 +729,7 @@ class ShapesScorer:
             score=judgement.score,
             reason=judgement.reason,
             parts=_shares(judgement.parts),
-            evidence={"found": [_say(d) for d in found]},
+            evidence={"found": [say(d) for d in found]},
             chance=float(np.mean([judge_detections(found, claim).score for claim in redrawn])),
             shuffled=float(np.mean([judge_detections(found, claim).score for claim in strangers])),
         )

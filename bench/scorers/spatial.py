@@ -33,9 +33,9 @@ from gentron.config import from_dict
 if TYPE_CHECKING:
     import numpy as np
 
-    from bench.phrases import PhraseSource, Token
     from bench.prompts import Prompt
     from bench.scorers.detection import Detector
+    from bench.scorers.phrases import PhraseSource, Token
 
 VERSION = 1
 
@@ -217,7 +217,7 @@ class SpatialScorer:
 
 def build(settings: dict[str, Any], context: Context) -> SpatialScorer:
     """The scorer for a protocol's settings; MissingWeights if the detector's files are not there."""
-    from bench.phrases import phrase_source
+    from bench.scorers.phrases import phrase_source
     from bench.scorers.unidet import build_detector
 
     read = from_dict(Settings, settings, path="scorers.unidet_2d")

@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from bench.prompt_sets import COMPBENCH, complex_classes, complex_key, prompt_set
+from bench.prompts.sets import COMPBENCH, complex_classes, complex_key, prompt_set
 from bench.scorers import Context, Scored, Scorer, ScorerRecord, blip_vqa, clip, spatial
 from bench.weights import locate
 from gentron.config import from_dict
@@ -37,7 +37,7 @@ WEIGHTS = ("blip-vqa", "bert-vocab", "unidet-rs200", "unidet-labels", "clip-vit-
 
 @dataclass(frozen=True, slots=True)
 class Classes:
-    """Keys (see bench.prompt_sets.complex_key) of the prompts about space and of those about actions."""
+    """Keys (see bench.prompts.sets.complex_key) of the prompts about space and of those about actions."""
 
     spatial: Collection[str]
     action: Collection[str]

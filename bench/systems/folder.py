@@ -15,8 +15,8 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from bench.images import sha256
 from bench.systems import Request, SystemInfo, SystemOptions, safe_name
+from bench.systems.images import sha256
 from gentron.errors import UserError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")

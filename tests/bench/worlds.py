@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.images import encode_png
 from bench.prompts import Prompt
-from bench.shapes_prompts import realise
+from bench.prompts.shapes import realise
+from bench.systems.images import encode_png
 from gentron.shapes.render import render
 
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from bench.protocol import ShapesConfig, load_protocol, protocol_names, protocols_folder, read_config
-from bench.report import reference
-from bench.run import build_scorers
+from bench.jobs.compbench import build_scorers
+from bench.prompts.protocol import ShapesConfig, load_protocol, protocol_names, protocols_folder, read_config
+from bench.prompts.shapes import TESTED
+from bench.report.summary import reference
 from bench.scorers import SCORERS, Context
-from bench.shapes_prompts import TESTED
 from gentron.errors import UserError
 
 PUBLISHED = {

@@ -152,8 +152,12 @@ def test_models_are_found_by_name_and_folder(
     config = replace(read_config(tiny_checkpoint), model=xl_2())
     (tmp_path / "xl2" / "config.json").write_text(json.dumps(to_dict(config)))
     assert find_checkpoint("xl2") == tmp_path / "xl2"
-    with pytest.raises(UserError, match="is not 'g2': depth"):
+    with pytest.raises(UserError, match="is not 'g2': hidden_size must be 1664, got 1152; .* the folder"):
         find_checkpoint("g2", checkpoint=tmp_path / "xl2")
+    with pytest.raises(UserError, match="is not 'xl2-t2v': temporal must be TemporalConfig.*, got None"):
+        find_checkpoint("xl2-t2v", checkpoint=tmp_path / "xl2")
+    with pytest.raises(UserError, match="is not 'mini-t2v': it holds an image model"):
+        find_checkpoint("mini-t2v", checkpoint=tiny_checkpoint)
 
 
 # ---- atomic writes -----------------------------------------------------------------------------------------

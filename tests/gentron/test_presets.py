@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from gentron.config import from_dict, to_dict
 from gentron.dit import class_conditional_report
 from gentron.model import GenTronConfig, parameter_report
-from gentron.presets import PRESETS
+from gentron.presets import PRESETS, paper_parameters, preset_of
 
 
 @pytest.mark.parametrize(("name", "paper"), [("xl2", 930.0e6), ("g2", 3083.8e6)])
 def test_paper_models_have_the_paper_s_parameter_count(name: str, paper: float) -> None:
-    total = parameter_report(PRESETS[name]())[-1]
+    config = PRESETS[name]()
+    total = parameter_report(config, paper_parameters=paper_parameters(config))[-1]
     assert total.component == "total" and total.paper_parameters == paper
     assert abs(total.parameters - paper) / paper < 0.003
     assert total.difference_percent == pytest.approx(100 * (total.parameters / paper - 1))
@@ -35,8 +37,8 @@ def test_xl_2_components_match_a_count_by_hand() -> None:
 
 
 def test_a_config_the_paper_does_not_have_is_shown_without_its_count() -> None:
-    data = to_dict(PRESETS["xl2"]()) | {"t5_width": None}
-    total = parameter_report(from_dict(GenTronConfig, data))[-1]
+    config = from_dict(GenTronConfig, to_dict(PRESETS["xl2"]()) | {"t5_width": None})
+    total = parameter_report(config, paper_parameters=paper_parameters(config))[-1]
     assert total.paper_parameters is None and total.difference_percent is None
 
 
@@ -89,3 +91,28 @@ def test_the_ladder_has_dit_s_sizes(name: str, depth: int, width: int, heads: in
 def test_every_preset_survives_json(name: str) -> None:
     config = PRESETS[name]()
     assert from_dict(GenTronConfig, json.loads(json.dumps(to_dict(config)))) == config
+
+
+@pytest.mark.parametrize(
+    ("name", "image_form", "millions"),
+    [("mini-t2v", "mini", 1.579), ("xl2-t2v", "xl2", 148.8), ("g2-t2v", "g2", 531.9)],
+)
+def test_video_forms_add_temporal_attention_alone(name: str, image_form: str, millions: float) -> None:
+    video, image = PRESETS[name](), PRESETS[image_form]()
+    assert replace(video, temporal=None) == image and video.temporal is not None
+    assert (video.temporal.num_frames, video.temporal.fps) == (8, 4.0)
+    rows, image_rows = (
+        {row.component: row.parameters for row in parameter_report(c)} for c in (video, image)
+    )
+    added = rows["temporal attention"]
+    assert added == video.depth * (4 * video.hidden_size**2 + 4 * video.hidden_size)
+    assert added / 1e6 == pytest.approx(millions, abs=0.06)
+    assert image_rows["temporal attention"] == 0 and rows["total"] == image_rows["total"] + added
+    assert paper_parameters(video) is None
+
+
+def test_a_preset_is_recognised_by_every_field() -> None:
+    assert all(preset_of(preset()) == name for name, preset in PRESETS.items())
+    for change in ({"qk_norm": True}, {"num_heads": 8}, {"sample_size": 64}, {"pooled_width": 512}):
+        changed = replace(PRESETS["xl2"](), **change)
+        assert preset_of(changed) is None and paper_parameters(changed) is None

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from bench.phrases.rules import RulesSource
+from bench.scorers.phrases.rules import RulesSource
 
 HEADS = ("NOUN", "PROPN", "PRON")
 INSIDE = frozenset(  # relations of nouns that stand inside another's phrase, or in none

@@ -5,8 +5,8 @@
     python make.py dinov2 DINOV2           # a checkout of facebookresearch/dinov2
     python make.py cmmd DISTANCE_PY        # cmmd/distance.py of google-research/google-research; needs jax
 
-Versions stand in the files. The Inception weights are bench.features.inception.random_state_dict, whose
-sha256 is stored; each tool loads them through its own code for its own file format.
+Versions stand in the files. The Inception weights are random_state_dict of features/inception.py,
+whose sha256 is stored; each tool loads them through its own code for its own file format.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ def state_sha256(state: dict[str, Any]) -> str:
 def make_fid() -> None:
     import torch
 
-    from bench.features.inception import random_state_dict
-    from bench.images import encode_png
+    from bench.set_metrics.features.inception import random_state_dict
+    from bench.systems.images import encode_png
     from gentron.torchvision_ops import prepare_torchvision
 
     prepare_torchvision()
@@ -244,7 +244,7 @@ def make_dinov2(repository: Path) -> None:
     sys.path.insert(0, str(repository))
     import torch
 
-    from bench.features.dinov2 import REHEARSAL, random_state_dict
+    from bench.set_metrics.features.dinov2 import REHEARSAL, random_state_dict
     from gentron.torchvision_ops import prepare_torchvision
 
     prepare_torchvision()

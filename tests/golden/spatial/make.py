@@ -194,8 +194,8 @@ def main(repository: Path) -> None:
 def names(prompts: Path, unidet: Path) -> None:
     """exact, substring: words of the two spatial lists that are, or are in, a label.   counted: words that
     follow a number in the numeracy list and that new_objects.txt knows."""
-    from bench.phrases.tokens import tokenize
     from bench.scorers.numeracy import NUMBERS, ObjectNames
+    from bench.scorers.phrases.tokens import tokenize
     from bench.scorers.unidet import read_labels
     from bench.weights import Located
 

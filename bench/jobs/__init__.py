@@ -1,0 +1,1 @@
+"""The main jobs, a file each, to be read from top to bottom."""

@@ -1,0 +1,172 @@
+"""The main job, from a protocol to a written result: generate, score, aggregate, write.
+
+Under torchrun each process makes and scores its share of the images; the first one gathers and writes. The
+files are the same, byte for byte, for any number of processes and wherever a run was killed and gone on with.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from bench.prompts import Prompt
+from bench.prompts.protocol import PromptSetConfig, Protocol
+from bench.results.aggregate import aggregate
+from bench.results.record import Counts, Result, Skipped, SystemRecord, provenance, write_result
+from bench.scorers import Context, Scorer, build_scorer
+from bench.scorers.phrases import phrase_source
+from bench.scorers.score import SCORES, Missing, ScoreRow, gather, read_scores_rows, score
+from bench.sharding import Shard
+from bench.stages import Stage
+from bench.systems import Collection, System, SystemInfo
+from bench.systems.generate import make_images, work_folder
+from bench.systems.requests import requests
+from bench.systems.rows import merge_rows
+from bench.weights import MissingWeights
+from gentron.atomic import check_writable
+from gentron.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunSettings:
+    suite: str
+    seed: int
+    images_per_prompt: int
+    limit: int | None
+    allow_missing: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Scorers:
+    """by_category: what can be scored here.   skipped: the categories that cannot, each with the way on."""
+
+    by_category: dict[str, Scorer]
+    skipped: list[Skipped]
+
+
+def build_scorers(protocol: Protocol, suite: str, context: Context) -> Scorers:
+    """The scorers of a suite; a missing network skips its categories. UserError if none is left."""
+    context = _with_one_phrase_source(protocol, suite, context)
+    built: dict[str, Scorer] = {}
+    skipped = []
+    for category in protocol.categories(suite):
+        name, settings = protocol.config.scorer_of(category)
+        try:
+            same = next((c for c in built if protocol.config.scorer_of(c) == (name, settings)), None)
+            # one network in memory, however many categories it scores
+            built[category] = (
+                built[same] if same else build_scorer(name, settings, _for(category, context, protocol))
+            )
+        except MissingWeights as missing:
+            skipped.append(Skipped(metric=category, reason=str(missing)))
+    if not built:
+        raise UserError(f"nothing can be scored: {'; '.join(dict.fromkeys(s.reason for s in skipped))}")
+    return Scorers(by_category=built, skipped=skipped)
+
+
+def _with_one_phrase_source(protocol: Protocol, suite: str, context: Context) -> Context:
+    """`auto` made one source for the whole run, so that no two categories are parsed by different ones."""
+    if context.phrases != "auto" or not isinstance(protocol.config, PromptSetConfig):
+        return context
+    texts = [prompt.text for prompt in protocol.select(suite, limit=None)]
+    return replace(context, phrases=phrase_source("auto", texts=texts).name)
+
+
+def _for(category: str, context: Context, protocol: Protocol) -> Context:
+    return replace(context, prompts=tuple(protocol.prompts[category]))
+
+
+def run(
+    protocol: Protocol,
+    system: System | Collection,
+    settings: RunSettings,
+    *,
+    work: Path,
+    out: Path,
+    stage: Stage,
+    scorers: Scorers | None = None,
+    shard: Shard | None = None,
+) -> tuple[Result, Path] | None:
+    """Make or find all images, score them and write the result; returns it and its folder.
+
+    scorers: of `build_scorers`, where they had to be built before the system.
+    None in all processes but the first. Raises UserError that lists the images that are missing, corrupt or
+    blank, unless settings.allow_missing.
+    """
+    shard = shard or Shard()
+    # before an hour of generation, not after it
+    for folder in (work, out):
+        check_writable(folder / "any")
+    folder = work_folder(work, protocol, system.info, seed=settings.seed)
+    scorers = scorers or build_scorers(protocol, settings.suite, Context(cache=work / "cache"))
+    selected = protocol.select(settings.suite, limit=settings.limit)
+    prompts = [prompt for prompt in selected if prompt.category in scorers.by_category]
+    wanted = requests(
+        prompts,
+        images_per_prompt=settings.images_per_prompt,
+        seed=settings.seed,
+        seed_of=protocol.config.image_seed,
+    )
+    records = make_images(system, wanted, folder, shard, stage)
+    with stage("scores", len(shard.mine(records))) as advance:
+        mine = shard.mine(records)
+        score(scorers.by_category, prompts, mine, folder, advance=advance, file_name=shard.file_name(SCORES))
+    shard.barrier()
+    if not shard.is_first:
+        return None
+    rows, missing = gather(scorers.by_category, prompts, records, folder)
+    _keep(folder, rows)
+    if missing and not settings.allow_missing:
+        raise UserError(describe_missing(missing, len(wanted)))
+    if not rows:
+        raise UserError(f"nothing to score: all {len(wanted)} images are missing, corrupt or blank")
+    result = _result(protocol, prompts, system.info, settings, scorers, rows, missing, folder)
+    return result, write_result(out, result, prompts, rows)
+
+
+def _keep(folder: Path, rows: list[ScoreRow]) -> None:
+    """scores.jsonl anew, in a fixed order, with the rows of other runs on these images."""
+    known = read_scores_rows(folder)
+    known.update({(r.prompt_id, r.sample, r.sha256, r.scorer): r for r in rows})
+    merge_rows(folder, SCORES, (asdict(known[key]) for key in sorted(known)))
+
+
+def _result(
+    protocol: Protocol,
+    prompts: list[Prompt],
+    info: SystemInfo,
+    settings: RunSettings,
+    scorers: Scorers,
+    rows: list[ScoreRow],
+    missing: list[Missing],
+    folder: Path,
+) -> Result:
+    system = {key: value for key, value in asdict(info).items() if key != "device"}
+    records = {category: scorer.record for category, scorer in scorers.by_category.items()}
+    names = {category: record.name for category, record in records.items()}
+    return Result(
+        protocol=protocol.name,
+        protocol_sha256=protocol.sha256,
+        editions=protocol.editions,
+        suite=settings.suite,
+        seed=settings.seed,
+        images_per_prompt=settings.images_per_prompt,
+        limit=settings.limit,
+        system=SystemRecord(**system),
+        scorers=records,
+        counts=Counts(expected=len(rows) + len(missing), scored=len(rows), missing=len(missing)),
+        missing=missing,
+        skipped=scorers.skipped,
+        metrics=aggregate(prompts, rows, names),
+        provenance=provenance(device=info.device, images=folder),
+    )
+
+
+def describe_missing(missing: list[Missing], expected: int, *, shown: int = 5) -> str:
+    """One line with the first few names."""
+    names = [f"{m.prompt_id}_{m.sample:02d} ({m.reason})" for m in missing[:shown]]
+    more = f" and {len(missing) - shown} more" if len(missing) > shown else ""
+    return (
+        f"{len(missing)} of {expected} images cannot be scored: {', '.join(names)}{more};"
+        " repair them, or score the rest with --allow-missing"
+    )
