@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
 from bench.results.aggregate import MetricValue, clustered_mean
-from bench.results.record import UNTRAINED_NOTE, Result, ScoreLine, read_result, read_scores
-from bench.weights import RANDOM_NOTE
+from bench.results.record import Result, ScoreLine, read_result, read_scores
+from bench.results.warnings import VOID, warnings
 from gentron.errors import UserError
+from gentron.hashing import sha256
 
 RESULT, SCORES = "result.json", "scores.csv"
 FULL, ROUNDED = 1e-9, 5e-6  # scores.csv of schema version 1 has six digits
@@ -37,12 +37,8 @@ class Evidence:
     @property
     def flags(self) -> list[str]:
         """What makes its numbers no result, for every place that shows them."""
-        flags = []
-        if self.result.system.untrained:
-            flags.append(UNTRAINED_NOTE)
-        if self.result.is_rehearsal:
-            flags.append(RANDOM_NOTE)
-        return flags
+        found = {each.name: each.text for each in warnings(self.result)}
+        return [found[name] for name in VOID if name in found]
 
 
 def locate(path: Path) -> Path:
@@ -75,7 +71,7 @@ def load(path: Path) -> Evidence:
     lines: dict[str, list[ScoreLine]] = defaultdict(list)
     for line in rows:
         lines[line.category].append(line)
-    return Evidence(path=file, sha256=hashlib.sha256(data).hexdigest(), result=result, lines=dict(lines))
+    return Evidence(path=file, sha256=sha256(data), result=result, lines=dict(lines))
 
 
 def check_agreement(file: Path, result: Result, lines: list[ScoreLine]) -> None:
@@ -129,7 +125,7 @@ def picture(evidence: Evidence, prompt_id: str, sample: int) -> str | None:
     """Where the picture lies on this machine; None if it is not here."""
     if evidence.result.provenance.images is None:
         return None
-    from bench.systems.generate import read_manifest
+    from bench.systems.samples import read_manifest
 
     folder = Path(evidence.result.provenance.images)
     record = read_manifest(folder).get((prompt_id, sample)) if folder.is_dir() else None

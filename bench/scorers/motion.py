@@ -1,6 +1,6 @@
 """The exact judge of motion: follows each asked object through a clip and says where it went.
 
-Frames are read by the judge of pictures (bench.scorers.shapes). In each frame an asked object is the detection
+Frames are read by the judge of pictures (shapes.py). In each frame an asked object is the detection
 that has its named attributes; where several have, the one nearest to where it was before. Definitions, for an
 object that is asked to go d pixels in all:
   direction: that of the larger component of its way from the first to the last frame in which it is found, if

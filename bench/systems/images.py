@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import warnings
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from gentron.atomic import atomic_file
+from gentron.hashing import sha256
 
 
 class BadImage(Exception):
@@ -30,12 +30,21 @@ def write_atomic(path: Path, data: bytes) -> None:
         temporary.write_bytes(data)
 
 
-def sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
-
-
 def read_image(path: Path) -> tuple[np.ndarray, str]:
     """The picture as (H, W, 3) uint8 and the sha256 of its file; raises BadImage with the reason."""
+    image, digest = decode_image(path)
+    if is_blank(image):
+        raise BadImage("blank")
+    return image, digest
+
+
+def is_blank(image: np.ndarray) -> bool:
+    """Of one colour."""
+    return bool((image == image[:1, :1]).all())
+
+
+def decode_image(path: Path) -> tuple[np.ndarray, str]:
+    """`read_image`, for a picture that may be blank."""
     try:
         data = path.read_bytes()
     except (FileNotFoundError, IsADirectoryError):
@@ -47,8 +56,6 @@ def read_image(path: Path) -> tuple[np.ndarray, str]:
                 image = np.asarray(file.convert("RGB"))
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise BadImage("corrupt") from error
-    if (image == image[:1, :1]).all():
-        raise BadImage("blank")
     return image, sha256(data)
 
 
