@@ -13,17 +13,17 @@ import typer
 
 from gentron.console import make_app, run_app
 from gentron.errors import UserError
+from gentron.plan_cli import plan
 from gentron.train.cli import app as train_app
 
 if TYPE_CHECKING:
-    from rich.table import Table
 
-    from gentron.model import GenTronConfig
 
 app = make_app("GenTron: text-to-image and text-to-video transformers, their training and sampling.")
 data_app = typer.Typer(no_args_is_help=True, help="Write data sets.")
 app.add_typer(train_app, name="train")
 app.add_typer(data_app, name="data")
+app.command()(plan)
 
 
 class Dtype(StrEnum):
@@ -194,47 +194,14 @@ def progress(title: str, total: int) -> Iterator[Any]:
 
 @app.command()
 def models() -> None:
-    """Print the parameters of every preset per component, beside the paper's counts."""
+    """Print every preset's configuration beside the paper's, and its parameters per component."""
     from rich.console import Console
 
-    from gentron.presets import PRESETS
+    from gentron.model_table import components_tables, configurations_table
 
-    configs = {name: preset() for name, preset in PRESETS.items()}
     console = Console()
-    for is_video in (False, True):
-        chosen = {name: config for name, config in configs.items() if bool(config.temporal) == is_video}
-        console.print(_parameter_table(chosen))
-
-
-def _parameter_table(configs: dict[str, GenTronConfig]) -> Table:
-    """A column a model, a row a component, those without parameters left out."""
-    from rich import box
-    from rich.table import Table
-
-    from gentron.model import parameter_report
-    from gentron.presets import paper_parameters
-
-    reports = [parameter_report(c, paper_parameters=paper_parameters(c)) for c in configs.values()]
-    table = Table("parameters", box=box.SIMPLE_HEAD, padding=(0, 1))
-    for name in configs:
-        table.add_column(name, justify="right")
-    *components, totals = zip(*reports, strict=True)
-    used = [rows for rows in components if any(row.parameters for row in rows)]
-    for rows in (*used, totals):
-        cells = [_millions(row.parameters) for row in rows]
-        table.add_row(rows[0].component, *cells, end_section=rows is used[-1])
-    if any(total.paper_parameters for total in totals):
-        table.add_row("paper", *(_millions(total.paper_parameters) for total in totals))
-        table.add_row("difference", *(_percent(total.difference_percent) for total in totals))
-    return table
-
-
-def _millions(count: float | None) -> str:
-    return "" if count is None else f"{count / 1e6:.1f}M" if count >= 1e6 else f"{count / 1e6:.2f}M"
-
-
-def _percent(value: float | None) -> str:
-    return "" if value is None else f"{value:+.2f} %"
+    for table in (configurations_table(), *components_tables()):
+        console.print(table)
 
 
 # ---- data --------------------------------------------------------------------------------------------------
