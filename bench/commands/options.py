@@ -17,6 +17,9 @@ RandomWeights = Annotated[
 ]
 NumInferenceSteps = Annotated[int | None, typer.Option(help="Denoising steps.")]
 GuidanceScale = Annotated[float | None, typer.Option(help="1 is no guidance.")]
+MotionGuidanceScale = Annotated[
+    float | None, typer.Option(help="1 is no guidance by motion; 0 goes without motion in its direction.")
+]
 Sampler = Annotated[str | None, typer.Option(help="ddpm, ddim, dpmpp_2m, heun, unipc.")]
 ImageSize = Annotated[int | None, typer.Option(help="Pixels along a side.")]
 BatchSize = Annotated[int | None, typer.Option(help="Images per pass on a GPU.")]

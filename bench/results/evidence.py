@@ -88,7 +88,10 @@ def check_agreement(file: Path, result: Result, lines: list[ScoreLine]) -> None:
         more = f" and {len(twice) - 1} more" if len(twice) > 1 else ""
         raise UserError(f"{scores} holds {prompt_id}, sample {sample}, more than once{more}")
     homes: dict[str, str] = {}
-    for line in lines if not result.is_of_measures else []:
+    measures = {metric.category for metric in result.metrics if metric.category == metric.scorer}
+    for line in lines:
+        if line.category in measures:  # of the same samples as other numbers
+            continue
         if homes.setdefault(line.prompt_id, line.category) != line.category:
             raise UserError(f"{scores} has {line.prompt_id} in {homes[line.prompt_id]} and {line.category}")
     num_scored = len({(r.prompt_id, r.sample) for r in lines})

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from bench.prompts import Prompt
 from gentron.errors import UserError
@@ -80,6 +80,14 @@ class Scorer(Protocol):
     def score(self, image: np.ndarray, digest: str, prompt: Prompt, sample: int) -> Scored:
         """image: (H, W, 3) uint8.   digest: sha256 of its file.   sample: its index among the prompt's."""
         ...
+
+
+@runtime_checkable
+class OfFrames(Protocol):
+    """A scorer of clips: its `score` is given frames (F, H, W, 3), the first `num_frames` at `fps`."""
+
+    num_frames: int
+    fps: float
 
 
 # name in a protocol -> module with build(settings, context)

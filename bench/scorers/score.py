@@ -8,10 +8,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from bench.prompts import Prompt
-from bench.scorers import Scorer
+from bench.scorers import OfFrames, Scorer
 from bench.systems.generate import ImageRecord
-from bench.systems.images import BadImage, read_image
+from bench.systems.images import BadImage, read_clip, read_image
 from bench.systems.rows import append_row, read_all_rows
 from gentron.config import from_dict
 
@@ -88,10 +90,17 @@ def score(
         advance(1)
 
 
+def _read(scorer: Scorer, path: Path) -> tuple[np.ndarray, str]:
+    """What the scorer looks at, and the digest of its file; raises BadImage with the reason."""
+    if isinstance(scorer, OfFrames):
+        return read_clip(path, num_frames=scorer.num_frames, fps=scorer.fps)
+    return read_image(path)
+
+
 def _score_one(scorer: Scorer, prompt: Prompt, record: ImageRecord, folder: Path) -> ScoreRow | None:
     """None for an image that is missing, corrupt, blank or not the one that was recorded."""
     try:
-        image, digest = read_image(folder / record.file)
+        image, digest = _read(scorer, folder / record.file)
     except BadImage:
         return None
     if digest != record.sha256:
@@ -115,9 +124,9 @@ def gather(
     known = read_scores_rows(folder)
     rows, missing = [], []
     for record in records:
-        digest = scorers[categories[record.prompt_id]].record.digest
-        row = known.get((record.prompt_id, record.sample, record.sha256 or "", digest))
-        reason = None if row else why_unscored(folder / record.file)
+        scorer = scorers[categories[record.prompt_id]]
+        row = known.get((record.prompt_id, record.sample, record.sha256 or "", scorer.record.digest))
+        reason = None if row else _why_unscored(scorer, folder / record.file)
         if row:
             rows.append(row)
         else:
@@ -130,6 +139,14 @@ def gather(
                 )
             )
     return rows, missing
+
+
+def _why_unscored(scorer: Scorer, path: Path) -> str | None:
+    try:
+        _read(scorer, path)
+    except BadImage as bad:
+        return str(bad)
+    return None
 
 
 def why_unscored(path: Path) -> str | None:

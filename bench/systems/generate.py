@@ -1,6 +1,7 @@
-"""Protocol + system -> images and manifest.jsonl, one row an image, appended as each is safe on the disk.
+"""Protocol + system -> images or clips and manifest.jsonl, a row each, appended as each is safe on the disk.
 
-A killed run goes on where it stopped: rows whose file is there with the right bytes are kept.
+A killed run goes on where it stopped: rows whose file (of a clip, whose folder of frames) is there with the
+right bytes are kept.
 """
 
 from __future__ import annotations
@@ -11,11 +12,13 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
+
 from bench.prompts.protocol import Protocol
 from bench.sharding import Shard
 from bench.stages import Stage
 from bench.systems import Collection, Request, System, SystemInfo
-from bench.systems.images import encode_png, sha256, write_atomic
+from bench.systems.images import digest_of, encode_png, write_atomic, write_clip
 from bench.systems.rows import append_row, merge_rows, read_all_rows
 
 MANIFEST = "manifest.jsonl"
@@ -41,8 +44,7 @@ def read_manifest(folder: Path) -> dict[tuple[str, int], ImageRecord]:
 def _is_made(folder: Path, record: ImageRecord | None, request: Request) -> bool:
     if record is None or record.seed != request.seed:
         return False
-    path = folder / record.file
-    return path.is_file() and sha256(path.read_bytes()) == record.sha256
+    return record.sha256 is not None and digest_of(folder / record.file) == record.sha256
 
 
 def generate(
@@ -63,15 +65,13 @@ def generate(
     advance(len(wanted) - len(missing))
     if missing:
         for request, image in zip(missing, system.images(missing), strict=True):
-            data = encode_png(image)
-            file = f"images/{request.id}.png"
-            write_atomic(folder / file, data)
+            file = _save(image, request, folder, system.info)
             record = ImageRecord(
                 prompt_id=request.prompt_id,
                 sample=request.sample,
                 seed=request.seed,
                 file=file,
-                sha256=sha256(data),
+                sha256=digest_of(folder / file),
             )
             append_row(folder / manifest_name, asdict(record))
             manifest[(request.prompt_id, request.sample)] = record
@@ -79,15 +79,29 @@ def generate(
     return [manifest[(r.prompt_id, r.sample)] for r in wanted]
 
 
+def _save(image: np.ndarray, request: Request, folder: Path, info: SystemInfo) -> str:
+    """Write a picture (H, W, 3) or the frames of a clip (F, H, W, 3); the name of its file or folder."""
+    if image.ndim == 3:
+        file = f"images/{request.id}.png"
+        write_atomic(folder / file, encode_png(image))
+    else:
+        file = f"clips/{request.id}"
+        write_clip(folder / file, image, fps=info.settings["fps"])
+    return file
+
+
 def collect(collection: Collection, wanted: list[Request]) -> list[ImageRecord]:
     """Records of images made elsewhere. Their seeds are not known: -1."""
     records = []
     for request in wanted:
         path = collection.find(request).resolve()
-        digest = sha256(path.read_bytes()) if path.is_file() else None
         records.append(
             ImageRecord(
-                prompt_id=request.prompt_id, sample=request.sample, seed=-1, file=str(path), sha256=digest
+                prompt_id=request.prompt_id,
+                sample=request.sample,
+                seed=-1,
+                file=str(path),
+                sha256=digest_of(path),
             )
         )
     return records

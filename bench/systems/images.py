@@ -1,4 +1,9 @@
-"""The one place where an image file is opened or saved."""
+"""The one place where an image or a clip that was drawn is opened or saved.
+
+A clip is kept as a folder of numbered PNG frames, which is lossless and keeps frames that are alike.
+"""
+
+# F frames, H W sides in pixels
 
 from __future__ import annotations
 
@@ -11,10 +16,12 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from gentron.atomic import atomic_file
+from gentron.errors import MediaError
 
 
 class BadImage(Exception):
-    """A picture that cannot be scored; the message is the reason: missing, corrupt or blank."""
+    """A picture or clip that cannot be scored; the message is the reason: missing, corrupt, blank, and of
+    clips shorter than asked."""
 
 
 def encode_png(image: np.ndarray) -> bytes:
@@ -50,6 +57,43 @@ def read_image(path: Path) -> tuple[np.ndarray, str]:
     if (image == image[:1, :1]).all():
         raise BadImage("blank")
     return image, sha256(data)
+
+
+def write_clip(path: Path, frames: np.ndarray, *, fps: float) -> None:
+    """Write a whole folder of frames or nothing.   frames: (F, H, W, 3) uint8."""
+    from gentron.data import clip_writer
+
+    clip_writer.write_clip(path, frames, fps)
+
+
+def digest_of(path: Path) -> str | None:
+    """sha256 of a file, or of the names and contents of a folder of frames; None if there is neither."""
+    if path.is_file():
+        return sha256(path.read_bytes())
+    if not path.is_dir():
+        return None
+    digest = hashlib.sha256()
+    for file in sorted(path.iterdir()):
+        if file.is_file():
+            digest.update(file.name.encode() + b"\0" + hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def read_clip(path: Path, *, num_frames: int, fps: float) -> tuple[np.ndarray, str]:
+    """The frames (F, H, W, 3) uint8 that a clip of any kind shows at this rate, and its digest; raises
+    BadImage with the reason."""
+    from gentron.data.video import read_frames
+
+    digest = digest_of(path)
+    if digest is None:
+        raise BadImage("missing")
+    try:
+        frames = read_frames(path, num_frames=num_frames, fps=fps)
+    except MediaError as error:
+        raise BadImage("shorter than asked" if "shorter than asked" in str(error) else "corrupt") from error
+    if (frames == frames[:1, :1, :1]).all():
+        raise BadImage("blank")
+    return frames, digest
 
 
 def fit(image: np.ndarray, size: int) -> np.ndarray:
