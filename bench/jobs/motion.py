@@ -1,7 +1,7 @@
 """The job of `gentron-bench motion`: draw or find clips, judge them frame by frame, write the result.
 
-A category of prompts reports motion; appearance and persistence are reported over all clips as metrics of their
-own, so that compare and gate judge each of them and say which one fell.
+A category of prompts reports motion; appearance and persistence are reported over all clips as metrics of
+their own, so that compare and gate judge each of them and say which one fell.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ def run(
 ) -> tuple[Result, Path] | None:
     """Make or find all clips, score them and write the result; returns it and its folder.
 
-    None in all processes but the first. Raises UserError that lists the clips that are missing, corrupt, blank
-    or too short, unless settings.allow_missing.
+    None in all processes but the first. Raises UserError that lists the clips that are missing, corrupt,
+    blank or too short, unless settings.allow_missing.
     """
     measured = measure(
         protocol, system, settings, work=work, out=out, stage=stage, scorers=scorers, shard=shard

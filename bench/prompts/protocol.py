@@ -14,8 +14,7 @@ from typing import Any, Literal
 
 import yaml
 
-from bench.prompts import Prompt
-from bench.prompts import motion, shapes
+from bench.prompts import Prompt, motion, shapes
 from bench.prompts.seeds import image_seed
 from bench.shipped import shipped_folder
 from gentron.config import from_dict

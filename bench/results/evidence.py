@@ -137,4 +137,4 @@ def picture(evidence: Evidence, prompt_id: str, sample: int) -> str | None:
     folder = Path(evidence.result.provenance.images)
     record = read_manifest(folder).get((prompt_id, sample)) if folder.is_dir() else None
     path = folder / (record.file if record else f"images/{prompt_id}_{sample:02d}.png")
-    return path.as_posix() if path.is_file() else None
+    return path.as_posix() if path.exists() else None  # of a clip, the folder of its frames

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 import warnings
 from pathlib import Path
 
+import einops
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
@@ -94,6 +96,27 @@ def read_clip(path: Path, *, num_frames: int, fps: float) -> tuple[np.ndarray, s
     if (frames == frames[:1, :1, :1]).all():
         raise BadImage("blank")
     return frames, digest
+
+
+def read_shown(path: Path) -> tuple[np.ndarray, str]:
+    """What a reader is shown of a picture, itself, or of a folder of frames, all of them side by side; and
+    its digest. Raises BadImage with the reason."""
+    if not path.is_dir():
+        return read_image(path)
+    from gentron.data.video import frame_files
+
+    frames = [read_image(file)[0] for file in frame_files(path)]
+    if not frames or len({frame.shape for frame in frames}) > 1:
+        raise BadImage("corrupt")
+    return side_by_side(np.stack(frames)), str(digest_of(path))
+
+
+def side_by_side(frames: np.ndarray) -> np.ndarray:
+    """(F, H, W, 3) -> one picture in reading order, about twice as wide as high: 8 frames in 2 rows of 4."""
+    columns = math.ceil(math.sqrt(2 * len(frames)))
+    rows = math.ceil(len(frames) / columns)
+    blank = np.full((rows * columns - len(frames), *frames.shape[1:]), 255, np.uint8)
+    return einops.rearrange(np.concatenate([frames, blank]), "(r c) h w d -> (r h) (c w) d", r=rows)
 
 
 def fit(image: np.ndarray, size: int) -> np.ndarray:

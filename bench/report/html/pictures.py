@@ -50,13 +50,13 @@ class Album:
         return self.read[key]
 
     def _embed(self, line: ScoreLine) -> Picture | None:
-        from bench.systems.images import BadImage, read_image
+        from bench.systems.images import BadImage, read_shown
 
         try:
             path = self._path(line)
             if path is None:
                 raise BadImage("missing")
-            image, digest = read_image(path)
+            image, digest = read_shown(path)
             if digest != line.image_sha256:
                 raise BadImage("changed since it was scored")
         except (BadImage, OSError, ValueError) as error:  # ValueError: an id that is no file name
