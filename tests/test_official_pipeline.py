@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 from bench.cli import app
 from bench.report.summary import find_results
-from bench.results.record import Result, read_scores
+from bench.results.record import Result, phrase_sources, read_scores
 from bench.systems.rows import read_rows
 from tests.bench.test_sharding import without_run
 
@@ -64,7 +64,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 def command(folder: Path, *arguments: str) -> list[str]:
     where = ["--out", str(folder / "results"), "--work", str(folder / "work"), "--device", "cpu"]
-    model = ["--model", "mini", "--random-weights", "--num-inference-steps", "1", "--phrases", "rules"]
+    model = ["--model", "mini", "--random-weights", "--num-inference-steps", "1"]
     size = ["--limit", str(LIMIT), "--images-per-prompt", str(SAMPLES)]
     return ["compbench", "--protocol", PROTOCOL, *model, *size, *where, *arguments]
 
@@ -111,6 +111,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str])
     folder = tmp_path_factory.mktemp("whole")
     stdout = finish(start(environment, command(folder)))
     assert "a rehearsal, not a result" in stdout and "untrained" in stdout
+    assert "noun phrases: table spacy-3.6: spaCy 3.6.1" in " ".join(stdout.split())
     return folder
 
 
@@ -123,6 +124,8 @@ def test_every_kind_of_scorer_measures_its_category(whole: Path) -> None:
         assert named[category].score.num_prompts == LIMIT
     assert len(named) == 8 and not result.skipped and not result.missing
     assert result.is_rehearsal and result.system.untrained and result.seed == 42
+    (source,) = phrase_sources(result.scorers.values()).values()
+    assert source["source"] == "spacy-3.6" and not source["pinned"]
 
 
 def test_files_are_named_by_id_and_seeded_as_the_protocol_says(whole: Path) -> None:

@@ -24,6 +24,7 @@ from bench.commands.options import (
 )
 
 if TYPE_CHECKING:
+    from bench.jobs.compbench import Scorers
     from bench.prompts.protocol import Protocol
 
 SHAPES, OFFICIAL = "compbench-shapes_v1", "t2i-compbench_2024-02"
@@ -72,7 +73,7 @@ def compbench(
         str, typer.Option(help="Edition of T2I-CompBench's color list: current or pre-2025-09.")
     ] = "current",
     phrases: Annotated[
-        str, typer.Option(help="Source of noun phrases: auto, frozen, spacy or rules.")
+        str, typer.Option(help="Source of noun phrases: auto, frozen, spacy-3.6, spacy-3.8, spacy or rules.")
     ] = "auto",
     models: Models = None,
     out: Out = Path("results"),
@@ -117,6 +118,8 @@ def compbench(
     place = shard.device(device)
     context = Context(device=scoring_device(place), models=models, cache=work / "cache", phrases=phrases)
     scorers = build_scorers(chosen, suite, context)  # what is missing is said before a model loads
+    if shard.is_first:
+        _say_phrases(scorers)
     options = SystemOptions(
         device=place,
         num_inference_steps=num_inference_steps,
@@ -142,6 +145,15 @@ def compbench(
     shard.leave()
     if done is not None:
         _show(chosen, *done)
+
+
+def _say_phrases(scorers: Scorers) -> None:
+    """Before hours of work, not after them: another source gives other scores."""
+    from bench.results.record import phrase_sources
+    from bench.scorers.phrases import described
+
+    for record in phrase_sources(scorer.record for scorer in scorers.by_category.values()).values():
+        typer.echo(f"noun phrases: {described(record)}", err=True)
 
 
 def scoring_device(device: str) -> str:

@@ -10,6 +10,8 @@ import typer
 from gentron.console import make_app
 from gentron.errors import UserError
 
+PHRASES = "auto, frozen, spacy-3.6, spacy-3.8, spacy or rules"
+
 prompts_app = make_app("Prompt lists of other benchmarks: fetch them, look at them, parse them.")
 
 
@@ -48,7 +50,7 @@ def show(
     edition: Annotated[str, typer.Option(help="current, or pre-2025-09 (color).")] = "current",
     phrases: Annotated[
         str | None,
-        typer.Option(help="Also their noun phrases: auto, frozen, spacy or rules.", show_default=False),
+        typer.Option(help=f"Also their noun phrases: {PHRASES}.", show_default=False),
     ] = None,
 ) -> None:
     """What is there and whether it is as pinned; with --category, the prompts themselves."""
@@ -61,10 +63,10 @@ def show(
     prompts = load_list(name or COMPBENCH, category, edition)
     source = None
     if phrases is not None:
-        from bench.scorers.phrases import phrase_source
+        from bench.scorers.phrases import described, phrase_source
 
-        source = phrase_source(phrases)
-        typer.echo(f"noun phrases: {source.name} {source.record}", err=True)
+        source = phrase_source(phrases, texts=[prompt.text for prompt in prompts])
+        typer.echo(f"noun phrases: {described(source.record)}", err=True)
     for prompt in prompts:
         line = [prompt.id, prompt.split or "", prompt.text]
         if source is not None:
@@ -87,6 +89,13 @@ def parse(
         list[Path] | None,
         typer.Option(help="Files with further prompts, one a line.", show_default=False),
     ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="Package of the English model; en_core_web_sm or a copy of it from PyPI if none.",
+            show_default=False,
+        ),
+    ] = None,
     any_version: Annotated[
         bool, typer.Option("--any-version", help="Take another spaCy; the table and every result say so.")
     ] = False,
@@ -101,7 +110,7 @@ def parse(
     texts = _all_texts(name, text or [])
     path = table_path() if out is None else out
     check_writable(path)
-    made_with, parses = parse_with(Path(sys.executable) if python is None else python, texts)
+    made_with, parses = parse_with(Path(sys.executable) if python is None else python, texts, model=model)
     check_pinned(made_with, any_version=any_version)
     table = Table(made_with, dict(zip(texts, parses, strict=True)))
     table.write(path)
@@ -131,7 +140,7 @@ def _all_texts(name: str, further: list[Path]) -> list[str]:
 @prompts_app.command()
 def measure(
     phrases: Annotated[
-        str, typer.Option(help="The source to measure: auto, frozen, spacy, rules.")
+        str, typer.Option(help="The source to measure, as in --phrases of compbench.")
     ] = "rules",
     against: Annotated[
         str | None, typer.Option(help="Also compare with this source.", show_default=False)

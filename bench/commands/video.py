@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -141,14 +141,15 @@ def _show(done: Done) -> None:
     result = done.result
     console = wide_console()
     table = Table(title=escape(f"{result.system.name} · {result.protocol}"), title_justify="left")
-    for name, options in (
+    columns: tuple[tuple[str, dict[str, Any]], ...] = (
         ("metric", {"no_wrap": True}),
         ("mean", {"justify": "right"}),
         ("95 %", {"justify": "right", "no_wrap": True}),
         ("clips", {"justify": "right"}),
         ("better", {}),
         ("what", {"overflow": "fold"}),
-    ):
+    )
+    for name, options in columns:
         table.add_column(name, **options)
     arrows = {True: "high", False: "low", None: "-"}
     for each in result.metrics:

@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeVar
 from bench.results.aggregate import MetricValue, interval
 from bench.results.evidence import RESULT, SCORES, check_agreement
 from bench.results.record import UNTRAINED_NOTE, Result, ScoreLine, phrase_sources, read_result, read_scores
+from bench.scorers.phrases import described
 from bench.weights import RANDOM_NOTE
 from gentron.errors import UserError
 
@@ -233,9 +234,9 @@ def flags(result: Result) -> tuple[Flag, ...]:
         found.append(Flag(f"seed {result.seed}", text, "note"))
     found += [Flag(f"{c}: {e}", f"{c}: prompt list {e}", "note") for c, e in result.editions.items()]
     found += [
-        Flag(f"phrases {name}", f"noun phrases by {name}", "note")
-        for name in phrase_sources(result)
-        if name != "frozen"
+        Flag(f"phrases {name}", f"noun phrases: {described(record)}", "note")
+        for name, record in phrase_sources(result.scorers.values()).items()
+        if not record.get("pinned")
     ]
     if result.provenance.dirty:
         found.append(Flag("uncommitted code", "the bench's own code had uncommitted changes", "note"))

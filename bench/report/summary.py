@@ -9,6 +9,7 @@ from rich.table import Table
 
 from bench.results.aggregate import CategoryMetrics, MetricValue
 from bench.results.record import UNTRAINED_NOTE, Result, phrase_sources, read_result
+from bench.scorers.phrases import described
 from bench.shipped import shipped_folder
 from bench.weights import RANDOM_NOTE
 
@@ -120,12 +121,12 @@ def warnings(result: Result) -> list[str]:
         lines.append(f"first {result.limit} prompts of each category only: not the full protocol.")
     for category, edition in result.editions.items():
         lines.append(f"{category}: prompt list {edition}.")
-    sources = phrase_sources(result)
-    if set(sources) - {"frozen"}:
-        lines.append(
-            f"noun phrases by {', '.join(sources)}: comparable only with results of the same source"
-            " (docs/phrases.md)."
-        )
+    for record in phrase_sources(result.scorers.values()).values():
+        if not record.get("pinned"):
+            lines.append(
+                f"noun phrases: {described(record)}; comparable only with results of the same source"
+                " (docs/phrases.md)."
+            )
     return lines
 
 

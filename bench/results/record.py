@@ -133,18 +133,19 @@ class Result:
         )
 
 
-def phrase_sources(result: Result) -> list[str]:
-    """Where the noun phrases of its scorers came from: frozen, spacy or rules; empty if none needed any."""
-    return sorted({name for scorer in result.scorers.values() for name in _phrase_sources(scorer.settings)})
+def phrase_sources(scorers: Iterable[ScorerRecord]) -> dict[str, dict[str, Any]]:
+    """Where the noun phrases of scorers came from: records by name; empty if none needed any."""
+    found = {str(record["source"]): record for one in scorers for record in _phrase_records(one.settings)}
+    return dict(sorted(found.items()))
 
 
-def _phrase_sources(settings: dict[str, Any]) -> Iterator[str]:
+def _phrase_records(settings: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """A scorer made of others holds their settings within its own."""
     for key, value in settings.items():
         if key == "phrases" and isinstance(value, dict):
-            yield str(value["source"])
+            yield value
         elif isinstance(value, dict):
-            yield from _phrase_sources(value)
+            yield from _phrase_records(value)
 
 
 def git_state(folder: Path) -> tuple[str | None, bool | None]:

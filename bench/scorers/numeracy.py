@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +41,8 @@ NUMBERS = {
     "seven": 7,
     "eight": 8,
 }
-ONE = ("a", "an", "one")
+ARTICLES = ("a", "an")
+ONE = (*ARTICLES, "one")
 ALIASES = {
     "boy": "person",
     "girl": "person",
@@ -84,27 +86,35 @@ class ObjectNames:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    count: int
+    """count: None where no number is left for the object; no number of boxes is then the exact one."""
+
+    count: int | None
     name: str
 
 
 def asked_objects(text: str, names: ObjectNames) -> list[Asked]:
     """Each number word followed by a known object; case counts. Words between the two hide the object [Q].
 
-    The official code stops with an error at three things that its lists do not hold: a number at the end, a
-    singular after a larger number ("two cow"), no object at all. Here the first two are passed over. It also
-    looks for names of two words, of which new_objects.txt has none.
+    [Q] "a" and "an" before a plural give an object but no number: the numbers after it move forward, so "an
+    apples and two dogs" asks for two apples. The official code stops if an object without a number is found.
+
+    It also stops at three things that its lists do not hold: a number at the end, a singular after a larger
+    number ("two cow"), no object at all. Here the first two are passed over. It also looks for names of two
+    words, of which new_objects.txt has none.
     """
     words = tokenize(text)
-    asked = []
+    found: list[str] = []
+    counts: list[int] = []
     for number, word in zip(words, words[1:], strict=False):
         if number not in NUMBERS:
             continue
         if word in names.singulars and number in ONE:
-            asked.append(Asked(1, word))
+            found.append(word)
+            counts.append(1)
         elif word in names.plurals:
-            asked.append(Asked(NUMBERS[number], names.singulars[names.plurals.index(word)]))
-    return asked
+            found.append(names.singulars[names.plurals.index(word)])
+            counts += [] if number in ARTICLES else [NUMBERS[number]]
+    return [Asked(count, name) for name, count in zip_longest(found, counts)]
 
 
 # ---- what was detected -----------------------------------------------------------------------------------
@@ -229,7 +239,9 @@ class NumeracyScorer:
 def _reason(counted: Sequence[Counted]) -> str:
     if not counted:
         return "the prompt counts no known object"
-    return " · ".join(f"{one.asked.name}: asked {one.asked.count}, found {len(one.found)}" for one in counted)
+    return " · ".join(
+        f"{one.asked.name}: asked {one.asked.count or 'no number'}, found {len(one.found)}" for one in counted
+    )
 
 
 def _parts(counted: Sequence[Counted]) -> dict[str, float]:

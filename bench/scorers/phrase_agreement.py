@@ -13,6 +13,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -264,14 +265,36 @@ def markdown(rows: Sequence[Row], *, max_failures: int = 40) -> str:
     return "\n".join(lines) + "\n"
 
 
-BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
+def disagreements(sources: Mapping[str, PhraseSource]) -> str:
+    """Of each category, the prompts that two sources read otherwise; what no score reads is in brackets."""
+    pairs = [*combinations(sources, 2)]
+    heads = [f"{first} / {second}" for first, second in pairs]
+    lines = [f"| category | what | {' | '.join(heads)} |", "|---|---" + "|---:" * len(pairs) + "|"]
+    for category, views in {**_ENTERS, **_READ_BY_NO_SCORE}.items():
+        texts = _texts(category)
+        parses = {name: [source.parse(text) for text in texts] for name, source in sources.items()}
+        for what, view in views.items():
+            cells = []
+            for pair in pairs:
+                both = zip(*(parses[name] for name in pair), strict=True)
+                cells.append(str(sum(view(ours) != view(theirs) for ours, theirs in both)))
+            shown = f"({what})" if category in _READ_BY_NO_SCORE else what
+            lines.append(f"| {category} | {shown} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
 
 
-def write_between_marks(page: Path, text: str) -> None:
-    """Replace what stands between the two marks of a page."""
-    before, begin, rest = page.read_text().partition(BEGIN)
-    _, end, after = rest.partition(END)
+_READ_BY_NO_SCORE: dict[str, dict[str, Callable[[Parse], list[str]]]] = {
+    "numeracy": {"phrases": _chunks},
+    "non_spatial": {"phrases": _chunks},
+}
+
+
+def write_between_marks(page: Path, text: str, *, name: str = "measured") -> None:
+    """Replace what stands between the two marks of this name in a page."""
+    marks = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    before, begin, rest = page.read_text().partition(marks[0])
+    _, end, after = rest.partition(marks[1])
     if not begin or not end:
-        raise UserError(f"{page} must hold the marks {BEGIN} and {END}, got a page without them")
+        raise UserError(f"{page} must hold the marks {' and '.join(marks)}, got a page without them")
     with atomic_file(page) as temporary:
-        temporary.write_text(f"{before}{BEGIN}\n{text}{END}{after}")
+        temporary.write_text(f"{before}{begin}\n{text}{end}{after}")

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from bench.scorers.detection import Detector
     from bench.scorers.phrases import PhraseSource
 
-VERSION = 1
+VERSION = 2  # 1 took means in float32
 
 RELATIONS = ("in front of", "behind", "hidden")  # the first that is a substring of the prompt
 FULL_IOU = 0.5  # boxes must overlap: from here on fully, below in proportion
@@ -49,7 +49,8 @@ def mean_depth(depth: Tensor, box: Box) -> float:
     depth: (H, W) float32.   [Q] rows are taken by x and columns by y: the box mirrored at the diagonal. NaN
     where that leaves nothing of the picture.
     """
-    return float(depth[int(box[0]) : int(box[2]), int(box[1]) : int(box[3])].mean())
+    # in float64 the sum of a depth map is exact: no last digit says which of two equal depths is nearer
+    return float(depth[int(box[0]) : int(box[2]), int(box[1]) : int(box[3])].double().mean())
 
 
 def position_score(relation: str | None, a: Box, b: Box, depth: Tensor) -> float:

@@ -1,179 +1,225 @@
-"""Pictures with captions, in a folder or in WebDataset shards, as a data source encoded on the fly."""
+"""Pictures or clips with captions, from files of any form, as data sources encoded on the fly."""
 
-# B batch, C latent channels, H W latent size, S picture side in pixels
+# B batch, F frames, C latent channels, H W latent size, S picture side in pixels
 
 from __future__ import annotations
 
-import io
-import json
-import tarfile
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from gentron.data.ahead import DecodeAhead
 from gentron.data.keyed import Stream, keyed_rng
+from gentron.data.listing import MAX_DROPPED, Columns, Item, Listing, Media, counted
+from gentron.data.samples import CACHE, list_samples
 from gentron.data.shapes import Encode
 from gentron.data.source import Batch, item_of_index
-from gentron.errors import UserError
+from gentron.data.video import centre_crop, read_frames
+from gentron.errors import MediaError, UserError
+from gentron.pictures import read_picture
 from gentron.pixels import to_unit_range
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+MAX_REPLACEMENTS = 16
+"""Unreadable samples in a row, each drawn anew; where half of all files are broken, 1 in 65,536 draws."""
+
+Decode = Callable[[Item, np.random.Generator], np.ndarray]
+"""The pixels of an item, uint8; the generator chooses the window of a clip."""
 
 
-class Item(NamedTuple):
-    """A picture file, or the part of a tar file that is one; and its captions."""
-
-    path: Path
-    captions: tuple[str, ...]
-    name: str
-    """Relative to the data folder; it decides what is held back."""
-    offset: int = 0
-    size: int | None = None
-
-    def read(self) -> bytes:
-        with open(self.path, "rb") as file:
-            file.seek(self.offset)
-            return file.read(-1 if self.size is None else self.size)
-
-
-def _lines(text: str) -> tuple[str, ...]:
-    return tuple(line.strip() for line in text.splitlines() if line.strip())
-
-
-def _captions(row: Any) -> tuple[str, ...]:
-    """Of a row {"caption": ... or [...]}, "text" being another word for it; none if it has neither."""
-    caption = row.get("caption") or row.get("text") or []
-    return (caption,) if isinstance(caption, str) else tuple(str(c) for c in caption)
-
-
-def _from_listing(path: Path) -> list[Item]:
-    """Lines {"file": ..., "caption": ...}; "file" (or "file_name", "image") is relative to the folder."""
-    items = []
-    for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-            name = row.get("file") or row.get("file_name") or row["image"]
-            captions = _captions(row)
-            if not captions:
-                raise KeyError("caption")
-            items.append(Item(path.parent / name, captions, name))
-        except (ValueError, KeyError, TypeError, AttributeError):
-            raise UserError(
-                f'{path}:{number}: expected {{"file": ..., "caption": ...}}, got {line[:80]!r}'
-            ) from None
-    return items
-
-
-def _from_pictures(folder: Path) -> list[Item]:
-    """NAME.png with NAME.txt beside it, one caption a line."""
-    pictures = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
-    return [
-        Item(picture, _lines(text.read_text("utf-8")), str(picture.relative_to(folder)))
-        for picture in pictures
-        if (text := picture.with_suffix(".txt")).is_file()
-    ]
-
-
-def _from_shard(path: Path) -> list[Item]:
-    """A WebDataset tar: members KEY.png (.jpg, ...) and KEY.txt or KEY.json, read in place by offset."""
-    pictures: dict[str, tarfile.TarInfo] = {}
-    captions: dict[str, tuple[str, ...]] = {}
-    try:
-        with tarfile.open(path, "r:") as tar:
-            for member in tar:
-                key, _, suffix = member.name.partition(".")
-                if f".{suffix.lower()}" in SUFFIXES:
-                    pictures[key] = member
-                elif suffix == "txt" and (file := tar.extractfile(member)):
-                    captions[key] = _lines(file.read().decode("utf-8"))
-                elif suffix == "json" and (file := tar.extractfile(member)):
-                    captions[key] = captions.get(key) or _captions(json.loads(file.read()))
-    except (tarfile.TarError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"cannot read shard {path}: {error!r}") from None
-    return [
-        Item(path, captions.get(key, ()), f"{path.name}/{key}", member.offset_data, member.size)
-        for key, member in pictures.items()
-    ]
-
-
-def list_folder(folder: Path) -> list[Item]:
-    """Every picture with its captions: from captions.jsonl, *.tar shards, or NAME.png with NAME.txt."""
-    if not folder.is_dir():
-        raise UserError(f"no such data folder: {folder} (expected 'shapes' or a folder of pictures)")
-    listing, shards = folder / "captions.jsonl", sorted(folder.glob("*.tar"))
-    if listing.is_file():
-        items = _from_listing(listing)
-    elif shards:
-        items = [item for shard in shards for item in _from_shard(shard)]
-    else:
-        items = _from_pictures(folder)
-    items = [item for item in items if item.captions]
-    if not items:
-        raise UserError(
-            f"no captioned pictures in {folder}: expected captions.jsonl, *.tar, or NAME.png with NAME.txt"
-        )
-    return items
-
-
-def load_picture(item: Item, image_size: int) -> Tensor:
-    """(3, S, S) float32 in [-1, 1]: short side resized to S, centre cropped.
+def load_picture(item: Item, image_size: int) -> np.ndarray:
+    """(S, S, 3) uint8: short side resized to S, centre cropped.
 
     No mirroring: it would make "left of" a lie.
     """
+    return centre_crop(np.asarray(read_picture(_content(item), name=item.name)), image_size)
+
+
+def load_clip(
+    item: Item, rng: np.random.Generator, *, num_frames: int, fps: float, image_size: int
+) -> np.ndarray:
+    """(F, S, S, 3) uint8: a window drawn by rng."""
+    return read_frames(
+        _content(item), num_frames=num_frames, fps=fps, rng=rng, image_size=image_size, name=item.name
+    )
+
+
+def _content(item: Item) -> Path | bytes:
     try:
-        with Image.open(io.BytesIO(item.read())) as image:
-            rgb = image.convert("RGB")
-    except (UnidentifiedImageError, OSError) as error:
-        raise UserError(f"cannot read picture {item.name} in {item.path}: {error}") from None
-    scale = image_size / min(rgb.size)
-    width, height = (max(image_size, round(side * scale)) for side in rgb.size)
-    rgb = rgb.resize((width, height), Image.Resampling.LANCZOS)
-    left, top = (width - image_size) // 2, (height - image_size) // 2
-    rgb = rgb.crop((left, top, left + image_size, top + image_size))
-    return to_unit_range(np.array(rgb))
+        return item.read()
+    except OSError as error:
+        raise MediaError(f"cannot read {item.name}: {error.strerror or error}") from None
 
 
-class FolderSource:
-    """Pictures of a folder in a keyed order; held back are the smallest hashes of the name."""
+def _hash(name: str) -> bytes:
+    """Names come from file systems, whose bytes need not be UTF-8."""
+    return sha256(os.fsencode(name)).digest()
+
+
+class _Drawn(NamedTuple):
+    """What a global index gives: pixels, a caption, and the files that could not be read on the way to it."""
+
+    pixels: np.ndarray
+    caption: str
+    unreadable: tuple[str, ...]
+
+
+class ListedSource:
+    """Items of a listing in a keyed order; held back are the smallest hashes of the name."""
 
     def __init__(
-        self, folder: Path, *, encode: Encode, image_size: int, seed: int, validation_size: int
+        self,
+        listing: Listing,
+        *,
+        encode: Callable[[np.ndarray], Tensor],
+        decode: Decode,
+        seed: int,
+        validation_size: int,
+        max_dropped: float = MAX_DROPPED,
+        report: Callable[[str], None] = lambda line: None,
     ) -> None:
-        items = list_folder(folder)
-        by_hash = sorted(items, key=lambda item: sha256(item.name.encode()).digest())
-        num_held_back = min(validation_size, len(items) // 10 or 1)
-        if len(items) <= num_held_back:
-            raise UserError(f"{folder} holds {len(items)} captioned picture, need at least 2")
-        self.folder, self.seed, self.image_size, self._encode = folder, seed, image_size, encode
-        self._validation = by_hash[:num_held_back]
-        held_back = {item.name for item in self._validation}
+        """encode: pixels of a batch -> latents on the CPU.   report: is told the summary, once."""
+        report(listing.summary)
+        items = listing.checked(max_dropped).items
+        if len(items) < 2:
+            raise UserError(
+                f"{listing.place} holds {counted(len(items), f'captioned {listing.media}')}, "
+                f"need at least 2: one is held back to validate on"
+            )
+        by_hash = sorted(items, key=lambda item: _hash(item.name))
+        self.listing, self.seed = listing, seed
+        self._encode, self._decode = encode, decode
+        self._named: set[str] = set()
+        held_back, self._held_back = self._hold_back(by_hash, min(validation_size, len(items) // 10 or 1))
         self._items = [item for item in items if item.name not in held_back]
+        self._draw_all = DecodeAhead(self._draw)
 
     @property
     def name(self) -> str:
-        return f"folder {self.folder} ({len(self._items)} pictures, {len(self._validation)} held back)"
+        items = counted(len(self._items), self.listing.media)
+        return f"{self.listing.place} ({items}, {len(self._held_back.captions)} held back)"
 
-    def _read(self, items: Sequence[Item], captions: list[str]) -> Batch:
-        pictures = torch.stack([load_picture(item, self.image_size) for item in items])
-        with torch.no_grad():
-            return Batch(self._encode(pictures).float().cpu(), captions)
+    def _draw(self, index: int) -> _Drawn:
+        """The sample of a global index: the item whose turn it is, or chosen by chance for a broken one."""
+        number = item_of_index(self.seed, index, len(self._items))
+        rng, replacement = (keyed_rng(self.seed, index, s) for s in (Stream.WINDOW, Stream.REPLACEMENT))
+        unreadable: list[str] = []
+        for _ in range(MAX_REPLACEMENTS):
+            item = self._items[number]
+            try:
+                pixels = self._decode(item, rng)
+            except MediaError as error:
+                unreadable.append(str(error))
+                number = int(replacement.integers(len(self._items)))
+                continue
+            choice = keyed_rng(self.seed, index, Stream.CAPTION).integers(len(item.captions))
+            return _Drawn(pixels, item.captions[int(choice)], tuple(unreadable))
+        raise UserError(
+            f"{self.listing.place}: {MAX_REPLACEMENTS} {self.listing.media} in a row cannot be read, "
+            f"the last: {unreadable[-1]}; `gentron data check` names them all"
+        )
 
     def batch(self, global_indices: Sequence[int]) -> Batch:
-        items = [self._items[item_of_index(self.seed, i, len(self._items))] for i in global_indices]
-        draws = [keyed_rng(self.seed, i, Stream.CAPTION) for i in global_indices]
-        captions = [
-            item.captions[int(rng.integers(len(item.captions)))]
-            for item, rng in zip(items, draws, strict=True)
-        ]
-        return self._read(items, captions)
+        drawn = self._draw_all(global_indices)
+        latents = self._encode(np.stack([sample.pixels for sample in drawn]))
+        told = [line for sample in drawn for line in sample.unreadable]
+        return Batch(latents, [sample.caption for sample in drawn], self._new(told))
+
+    def _new(self, lines: list[str]) -> tuple[str, ...]:
+        """Those not told before: a file is named once a run, however often it comes by."""
+        new = tuple(line for line in dict.fromkeys(lines) if line not in self._named)
+        self._named.update(new)
+        return new
+
+    def _hold_back(self, items: Sequence[Item], number: int) -> tuple[set[str], Batch]:
+        """The first `number` of the items that can be read: names, and the batch with first captions."""
+        names: set[str] = set()
+        captions, latents, unreadable = [], [], []
+        for position, item in enumerate(items):
+            if len(names) == number:
+                break
+            try:
+                pixels = self._decode(item, keyed_rng(self.seed, position, Stream.HELD_BACK_WINDOW))
+            except MediaError as error:
+                unreadable.append(str(error))
+                continue
+            names.add(item.name)
+            captions.append(item.captions[0])
+            latents.append(self._encode(pixels[None]))
+        if not names:
+            raise UserError(f"{self.listing.place}: no file can be read, the first: {unreadable[0]}")
+        return names, Batch(torch.cat(latents), captions, self._new(unreadable))
 
     def held_back(self) -> Batch:
-        return self._read(self._validation, [item.captions[0] for item in self._validation])
+        return self._held_back
+
+
+class FolderSource(ListedSource):
+    """Pictures with captions: a folder, shards, Parquet or hf:NAME.   latents: (B, C, H, W)."""
+
+    def __init__(
+        self,
+        data: str | Path,
+        *,
+        encode: Encode,
+        image_size: int,
+        seed: int,
+        validation_size: int,
+        columns: Columns = Columns(),  # noqa: B008  # frozen
+        max_dropped: float = MAX_DROPPED,
+        cache_dir: Path = CACHE,
+        report: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        def encode_pictures(pixels: np.ndarray) -> Tensor:
+            with torch.no_grad():
+                return encode(to_unit_range(pixels)).float().cpu()
+
+        super().__init__(
+            list_samples(data, media=Media.PICTURES, columns=columns, cache_dir=cache_dir),
+            encode=encode_pictures,
+            decode=lambda item, rng: load_picture(item, image_size),
+            seed=seed,
+            validation_size=validation_size,
+            max_dropped=max_dropped,
+            report=report,
+        )
+
+
+class ClipSource(ListedSource):
+    """Clips with captions: files, folders of frames, shards, Parquet, hf:NAME.   latents: (B, F, C, H, W)."""
+
+    def __init__(
+        self,
+        data: str | Path,
+        *,
+        encode: Encode,
+        image_size: int,
+        num_frames: int,
+        fps: float,
+        seed: int,
+        validation_size: int,
+        columns: Columns = Columns(),  # noqa: B008  # frozen
+        max_dropped: float = MAX_DROPPED,
+        cache_dir: Path = CACHE,
+        report: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        def encode_clips(pixels: np.ndarray) -> Tensor:
+            with torch.no_grad():  # clip by clip, so that memory does not grow with the batch
+                return torch.stack([encode(to_unit_range(clip)).float().cpu() for clip in pixels])
+
+        super().__init__(
+            list_samples(data, media=Media.CLIPS, columns=columns, cache_dir=cache_dir),
+            encode=encode_clips,
+            decode=lambda item, rng: load_clip(
+                item, rng, num_frames=num_frames, fps=fps, image_size=image_size
+            ),
+            seed=seed,
+            validation_size=validation_size,
+            max_dropped=max_dropped,
+            report=report,
+        )

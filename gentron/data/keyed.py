@@ -19,9 +19,17 @@ class Stream(IntEnum):
     HELD_BACK_CAPTION = 6
     VALIDATION = 7
     SAMPLING = 8
+    MOTION_FREE = 9  # by step, as all others are by sample
+    CLIP_DIFFUSION = 10
+    JOINT_DIFFUSION = 11
+    HELD_BACK_CLIP = 12
+    HELD_BACK_CLIP_CAPTION = 13
     CLIP = 15
     CLIP_CAPTION = 16
     MOTION_TEXT = 17
+    REPLACEMENT = 20  # of a sample that cannot be read
+    WINDOW = 21
+    HELD_BACK_WINDOW = 22
 
 
 def keyed_rng(seed: int, index: int, stream: Stream) -> np.random.Generator:

@@ -4,12 +4,12 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from filelock import FileLock
 
 CHUNK = 256
 """Items encoded together; a file holds whole chunks, so each item is always encoded in the same company."""
@@ -31,8 +31,8 @@ def latent_cache(
     path.parent.mkdir(parents=True, exist_ok=True)
     record = int(np.prod(shape)) * 2
     num_chunks = -(-num_items // CHUNK)
-    with open(path, "ab") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # a second run of the same set waits here and finds it done
+    # a second run of the same set waits here and finds it done; the lock's own file stays, empty
+    with FileLock(path.with_suffix(".lock")), open(path, "ab") as file:
         done = os.fstat(file.fileno()).st_size // (record * CHUNK)
         if done < num_chunks:
             file.truncate(done * CHUNK * record)  # a chunk cut short by a kill is encoded again

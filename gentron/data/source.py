@@ -1,6 +1,6 @@
 """What the training loop asks of a data source, and the order in which a finite set is visited."""
 
-# B batch, C latent channels, H W latent size
+# B batch, F frames, C latent channels, H W latent size
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ from gentron.data.keyed import Stream, keyed_rng
 
 
 class Batch(NamedTuple):
-    """latents: (B, C, H, W) float32 at unit variance, on the CPU.   captions: B strings."""
+    """latents: (B, C, H, W), of clips (B, F, C, H, W), float32 at unit variance, on the CPU.
+    captions: B strings.   unreadable: what another sample stands in for, a name and a reason each."""
 
     latents: Tensor
     captions: list[str]
+    unreadable: tuple[str, ...] = ()
 
 
 class DataSource(Protocol):
@@ -35,6 +37,14 @@ class DataSource(Protocol):
 
     def held_back(self) -> Batch:
         """The fixed validation set, never among the training samples."""
+        ...
+
+
+class ClipSource(DataSource, Protocol):
+    """A source of clips that also knows what its held-back clips do not show."""
+
+    def swapped_captions(self) -> list[str]:
+        """For each held-back clip a caption that is wrong about its motion; its own where there is none."""
         ...
 
 

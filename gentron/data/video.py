@@ -405,4 +405,4 @@ def centre_crop(pixels: np.ndarray, size: int) -> np.ndarray:
     if (width, height) != image.size:
         image = image.resize((width, height), Image.Resampling.LANCZOS)
     left, top = (width - size) // 2, (height - size) // 2
-    return np.asarray(image.crop((left, top, left + size, top + size)))
+    return np.array(image.crop((left, top, left + size, top + size)))

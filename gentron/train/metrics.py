@@ -18,10 +18,11 @@ SPIKE_HISTORY = 100
 class StepRecord(NamedTuple):
     """One optimizer step, its numbers still on the device (0-dim)."""
 
-    images_seen: int
+    samples_seen: int
     loss: Tensor
     grad_norm: Tensor
     non_finite: Tensor
+    kind: str | None = None
 
 
 class Interval(NamedTuple):
@@ -33,6 +34,8 @@ class Interval(NamedTuple):
     num_skipped: int
     skipped_at: list[int]
     spikes: list[tuple[int, float]]
+    loss_by_kind: dict[str, float] = {}
+    """Where the task has several kinds of steps."""
 
 
 class SpikeDetector:
@@ -60,27 +63,35 @@ def read_interval(records: list[StepRecord], detector: SpikeDetector) -> Interva
     if not records:
         return Interval(None, None, None, 0, [], [])
     rows = torch.stack([torch.stack([r.loss, r.grad_norm, r.non_finite]).float() for r in records]).tolist()
-    taken = [
-        (r.images_seen, loss, norm) for r, (loss, norm, bad) in zip(records, rows, strict=True) if not bad
-    ]
-    skipped_at = [r.images_seen for r, (_, _, bad) in zip(records, rows, strict=True) if bad]
-    spikes = [(images_seen, loss) for images_seen, loss, _ in taken if detector.is_spike(loss)]
+    taken = [(r, loss, norm) for r, (loss, norm, bad) in zip(records, rows, strict=True) if not bad]
+    skipped_at = [r.samples_seen for r, (_, _, bad) in zip(records, rows, strict=True) if bad]
+    spikes = [(r.samples_seen, loss) for r, loss, _ in taken if detector.is_spike(loss)]
     if not taken:
         return Interval(None, None, None, len(skipped_at), skipped_at, spikes)
     losses, norms = [t[1] for t in taken], [t[2] for t in taken]
+    by_kind: dict[str, list[float]] = {}
+    for record, loss, _ in taken:
+        if record.kind is not None:
+            by_kind.setdefault(record.kind, []).append(loss)
     return Interval(
-        sum(losses) / len(losses), sum(norms) / len(norms), max(norms), len(skipped_at), skipped_at, spikes
+        sum(losses) / len(losses),
+        sum(norms) / len(norms),
+        max(norms),
+        len(skipped_at),
+        skipped_at,
+        spikes,
+        {kind: sum(values) / len(values) for kind, values in sorted(by_kind.items())},
     )
 
 
-def truncate_metrics(path: Path, images_seen: int) -> None:
-    """Drop the rows after `images_seen`, and a row cut short: the resumed run will write them again."""
+def truncate_metrics(path: Path, *, unit: str, seen: int) -> None:
+    """Drop the rows after `seen` samples, and a row cut short: the resumed run will write them again."""
     if not path.exists():
         return
     kept = []
     for line in path.read_text("utf-8").splitlines():
         try:
-            if json.loads(line)["images_seen"] <= images_seen:
+            if json.loads(line)[f"{unit}_seen"] <= seen:
                 kept.append(line + "\n")
         except (ValueError, KeyError, TypeError):
             continue
@@ -90,27 +101,31 @@ def truncate_metrics(path: Path, images_seen: int) -> None:
 
 
 class MetricsLog:
-    """Rows to metrics.jsonl and their numbers to TensorBoard, both cut back to where the run goes on."""
+    """Rows to metrics.jsonl and their numbers to TensorBoard, both cut back to where the run goes on.
 
-    def __init__(self, out: Path, *, images_seen: int) -> None:
+    unit: what the samples are called; a row says how many "<unit>_seen" it stands at.
+    """
+
+    def __init__(self, out: Path, *, unit: str, seen: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        truncate_metrics(out / "metrics.jsonl", images_seen)
+        self._unit = unit
+        truncate_metrics(out / "metrics.jsonl", unit=unit, seen=seen)
         self._file = open(out / "metrics.jsonl", "a", encoding="utf-8")
-        self._board = SummaryWriter(str(out / "tensorboard"), purge_step=images_seen + 1)
+        self._board = SummaryWriter(str(out / "tensorboard"), purge_step=seen + 1)
 
-    def write(self, kind: str, images_seen: int, values: dict[str, Any]) -> None:
-        """A row {"kind", "images_seen", ...}; numbers also go to TensorBoard as kind/name."""
-        row = {"kind": kind, "images_seen": images_seen, **values}
+    def write(self, kind: str, seen: int, values: dict[str, Any]) -> None:
+        """A row {"kind", "<unit>_seen", ...}; numbers also go to TensorBoard as kind/name."""
+        row = {"kind": kind, f"{self._unit}_seen": seen, **values}
         self._file.write(json.dumps(row) + "\n")
         self._file.flush()
         for name, value in values.items():
             if isinstance(value, int | float):
-                self._board.add_scalar(f"{kind}/{name}", value, images_seen)
+                self._board.add_scalar(f"{kind}/{name}", value, seen)
 
-    def picture(self, name: str, images_seen: int, pixels: Any) -> None:
+    def picture(self, name: str, seen: int, pixels: Any) -> None:
         """pixels: (H, W, 3) uint8."""
-        self._board.add_image(name, pixels, images_seen, dataformats="HWC")
+        self._board.add_image(name, pixels, seen, dataformats="HWC")
 
     def __enter__(self) -> MetricsLog:
         return self

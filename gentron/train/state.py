@@ -32,8 +32,8 @@ def _optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> di
     }
 
 
-def checkpoint_folder(out: Path, images_seen: int) -> Path:
-    return out / "checkpoints" / f"{images_seen:012d}"
+def checkpoint_folder(out: Path, samples_seen: int) -> Path:
+    return out / "checkpoints" / f"{samples_seen:012d}"
 
 
 def list_checkpoints(out: Path) -> list[Path]:
@@ -44,11 +44,11 @@ def list_checkpoints(out: Path) -> list[Path]:
 def save_state(
     out: Path, *, model: nn.Module, ema: nn.Module, optimizer: torch.optim.Optimizer, progress: dict[str, Any]
 ) -> Path:
-    """Write everything that a resume needs; `progress` holds images_seen. Keeps the last two checkpoints.
+    """Write everything that a resume needs; `progress` holds samples_seen. Keeps the last two checkpoints.
 
     A kill at any moment leaves the newest numbered folder whole. Raises OSError when the disk is full.
     """
-    final = checkpoint_folder(out, progress["images_seen"])
+    final = checkpoint_folder(out, progress["samples_seen"])
     if final.exists():
         return final
     for leftover in final.parent.glob(".*.tmp"):  # of a run that was killed while it wrote
@@ -68,8 +68,11 @@ def save_state(
 
 def read_progress(folder: Path) -> dict[str, Any]:
     try:
-        return json.loads((folder / "progress.json").read_text("utf-8"))
-    except (OSError, ValueError) as error:
+        progress = json.loads((folder / "progress.json").read_text("utf-8"))
+        if "images_seen" in progress:  # before there were other samples than images
+            progress["samples_seen"] = progress.pop("images_seen")
+        return progress
+    except (OSError, ValueError, TypeError) as error:
         raise UserError(f"cannot read checkpoint {folder}: {error}; delete that folder to go on") from None
 
 

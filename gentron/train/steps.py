@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from gentron.atomic import atomic_file
 from gentron.errors import UserError
-from gentron.train.loop import start_run
+from gentron.train.run_folder import start_run
 
 CHECKPOINT_EVERY = 500
 LOG_EVERY = 50

@@ -26,7 +26,7 @@ from gentron.shapes.scene import CANVAS, CELL, SPATIAL
 from gentron.shapes.vocabulary import build_tokenizer, words
 from gentron.text import quiet_loading
 from gentron.torchvision_ops import prepare_torchvision
-from gentron.train.loop import start_run
+from gentron.train.run_folder import start_run
 from gentron.train.steps import StepState, training_steps
 
 if TYPE_CHECKING:

@@ -15,10 +15,13 @@ from PIL import Image
 from torch import Tensor
 
 from gentron.data import Stream, item_of_index, keyed_rng
-from gentron.data.folder import FolderSource, Item, list_folder, load_picture
+from gentron.data.ahead import DecodeAhead
+from gentron.data.folder import FolderSource, load_picture
 from gentron.data.latents import CHUNK, latent_cache
+from gentron.data.listing import InFile, Item
+from gentron.data.samples import list_samples
 from gentron.data.shapes import ShapesSource
-from gentron.errors import UserError
+from gentron.errors import MediaError, UserError
 from gentron.shapes.write import write_folder, write_webdataset
 
 
@@ -111,7 +114,7 @@ def test_another_autoencoder_or_seed_gets_a_file_of_its_own(tmp_path: Path) -> N
     ShapesSource(
         encode=encode, autoencoder_hash="other", cache_dir=tmp_path, seed=1, pool_size=20, validation_size=4
     )
-    assert len(list(tmp_path.iterdir())) == 3
+    assert len(list(tmp_path.glob("*.f16"))) == 3
 
 
 def make_folder(folder: Path, count: int = 12) -> Path:
@@ -145,17 +148,26 @@ def test_held_back_pictures_are_never_trained_on(tmp_path: Path) -> None:
     assert len(held_back) == 1 and not held_back & trained and len(trained) == 11
 
 
+def items_of(folder: Path) -> list[Item]:
+    return list_samples(folder).checked().items
+
+
+def bytes_of(item: Item) -> bytes:
+    content = item.read()
+    return content if isinstance(content, bytes) else content.read_bytes()
+
+
 def test_captions_file_lists_the_pictures(tmp_path: Path) -> None:
-    folder = make_folder(tmp_path / "data")
+    folder = make_folder(tmp_path / "data", 2)
     rows = [{"file": "00.png", "caption": "one"}, {"file_name": "01.png", "text": ["two", "zwei"]}]
     (folder / "captions.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    assert [(item.path.name, item.captions) for item in list_folder(folder)] == [
+    assert [(item.name, item.captions) for item in items_of(folder)] == [
         ("00.png", ("one",)),
         ("01.png", ("two", "zwei")),
     ]
-    (folder / "captions.jsonl").write_text('{"file": "00.png"}')
+    (folder / "captions.jsonl").write_text('{"picture": "00.png"}')
     with pytest.raises(UserError, match='captions.jsonl:1: expected {"file"'):
-        list_folder(folder)
+        items_of(folder)
 
 
 def test_shards_hold_the_same_samples_as_a_folder(tmp_path: Path) -> None:
@@ -167,36 +179,113 @@ def test_shards_hold_the_same_samples_as_a_folder(tmp_path: Path) -> None:
             for path in sorted(folder.iterdir()):
                 if int(path.stem) % 2 == number:
                     tar.add(path, path.name)
-    by_caption = {item.captions: item.read() for item in list_folder(folder)}
-    assert {item.captions: item.read() for item in list_folder(shards)} == by_caption
+    by_caption = {item.captions: bytes_of(item) for item in items_of(folder)}
+    assert {item.captions: bytes_of(item) for item in items_of(shards)} == by_caption
     assert folder_source(shards).batch(range(3)).latents.shape == (3, 3, 2, 2)
     (shards / "00000.tar").write_bytes(b"not a tar file")
     with pytest.raises(UserError, match="cannot read shard .*00000.tar"):
-        list_folder(shards)
+        items_of(shards)
 
 
 def test_what_the_shapes_world_writes_can_be_trained_on(tmp_path: Path) -> None:
     write_folder(tmp_path / "folder", count=3, seed=0)
     write_webdataset(tmp_path / "shards", count=3, seed=0)
-    folder, shards = list_folder(tmp_path / "folder"), list_folder(tmp_path / "shards")
+    folder, shards = items_of(tmp_path / "folder"), items_of(tmp_path / "shards")
     assert len(folder) == 3
-    assert [(i.captions, i.read()) for i in folder] == [(i.captions, i.read()) for i in shards]
+    assert [(i.captions, bytes_of(i)) for i in folder] == [(i.captions, bytes_of(i)) for i in shards]
 
 
 def test_picture_is_resized_by_its_short_side_and_centre_cropped(tmp_path: Path) -> None:
     pixels = np.zeros((20, 60, 3), np.uint8)
     pixels[:, 20:40] = 255
     Image.fromarray(pixels).save(tmp_path / "wide.png")
-    picture = load_picture(Item(tmp_path / "wide.png", (), "wide"), 20)
-    assert picture.shape == (3, 20, 20) and (picture > 0.9).all()
+    picture = load_picture(Item("wide", (), InFile(tmp_path / "wide.png")), 20)
+    assert picture.shape == (20, 20, 3) and (picture == 255).all()
 
 
 def test_unreadable_data_is_said_plainly(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such data folder"):
-        list_folder(tmp_path / "nowhere")
+        items_of(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="no captioned pictures"):
-        list_folder(tmp_path / "empty")
+    with pytest.raises(UserError, match="no captioned pictures in .*empty; expected NAME.png with NAME.txt"):
+        items_of(tmp_path / "empty")
     (tmp_path / "bad.png").write_bytes(b"not a picture")
-    with pytest.raises(UserError, match="cannot read picture bad in .*bad.png"):
-        load_picture(Item(tmp_path / "bad.png", (), "bad"), 8)
+    with pytest.raises(MediaError, match="cannot read picture bad: cannot identify image file"):
+        load_picture(Item("bad", (), InFile(tmp_path / "bad.png")), 8)
+    with pytest.raises(MediaError, match="cannot read picture gone: No such file"):
+        load_picture(Item("gone", (), InFile(tmp_path / "gone.png")), 8)
+
+
+def test_broken_pictures_are_replaced_and_named_once(tmp_path: Path) -> None:
+    """The others keep their places: a broken file changes the samples of its own turns alone."""
+    folder = make_folder(tmp_path / "data")
+    whole = folder_source(folder).batch(range(44))
+    held_back = folder_source(folder).held_back().captions[0].split()[1]
+    broken = next(number for number in range(12) if number != int(held_back))
+    (folder / f"{broken:02d}.png").write_bytes(b"not a picture")
+    source = folder_source(folder)
+    batches = [source.batch(range(start, start + 11)) for start in range(0, 44, 11)]
+    told = [line for batch in batches for line in batch.unreadable]
+    assert len(told) == 1 and f"cannot read picture {broken:02d}.png" in told[0]
+    captions = [caption for batch in batches for caption in batch.captions]
+    latents = torch.cat([batch.latents for batch in batches])
+    for index, caption in enumerate(whole.captions):
+        if int(caption.split()[1]) == broken:
+            assert int(captions[index].split()[1]) != broken
+        else:
+            assert captions[index] == caption and torch.equal(latents[index], whole.latents[index])
+    again = folder_source(folder).batch(range(44))
+    assert again.captions == captions and torch.equal(again.latents, latents)
+
+
+def test_a_broken_picture_is_not_held_back(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "data")
+    first = folder_source(folder).held_back().captions[0].split()[1]
+    (folder / f"{int(first):02d}.png").write_bytes(b"not a picture")
+    held_back = folder_source(folder).held_back()
+    assert len(held_back.captions) == 1 and held_back.captions[0].split()[1] != first
+    assert f"{int(first):02d}.png" in held_back.unreadable[0]
+
+
+def test_a_set_of_broken_pictures_stops(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "data")
+    source = folder_source(folder)
+    for path in folder.glob("*.png"):
+        path.write_bytes(b"not a picture")
+    with pytest.raises(UserError, match="16 pictures in a row cannot be read, the last: cannot read picture"):
+        source.batch(range(4))
+    with pytest.raises(UserError, match="no file can be read, the first: cannot read picture"):
+        folder_source(folder)
+
+
+def test_one_picture_is_too_few(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="holds 1 captioned picture, need at least 2"):
+        folder_source(make_folder(tmp_path / "data", 1))
+
+
+def test_decoding_ahead_changes_no_result() -> None:
+    asked: list[int] = []
+
+    def decode(index: int) -> int:
+        asked.append(index)
+        return index * index
+
+    ahead = DecodeAhead(decode, num_threads=2)
+    for batch in (range(0, 4), range(4, 8), range(8, 12), [99, 3, 3], range(200, 204), range(208, 212)):
+        assert ahead(batch) == [index * index for index in batch]
+        assert len(ahead._waiting) <= 2 * len(batch)  # bounded
+    assert len(asked) <= 44  # each batch and what was guessed; nothing decoded twice on the straight way
+    assert sorted(asked)[:12] == list(range(12)) or asked.count(3) == 2
+
+
+def test_decoding_ahead_raises_where_the_result_is_taken() -> None:
+    def decode(index: int) -> int:
+        if index == 5:
+            raise MediaError("five")
+        return index
+
+    ahead = DecodeAhead(decode, num_threads=2)
+    assert ahead(range(0, 4)) == [0, 1, 2, 3]
+    with pytest.raises(MediaError, match="five"):
+        ahead(range(4, 8))
+    assert ahead(range(8, 12)) == [8, 9, 10, 11]

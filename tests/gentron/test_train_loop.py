@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 
 from gentron.checkpoint import load_model, read_config
 from gentron.errors import UserError
-from gentron.train import loop, metrics, recipes, state
+from gentron.train import metrics, recipes, state, t2i
 from gentron.train.cli import app
 from tests.tiny_recipe import run_tiny, tiny_recipe
 
@@ -145,14 +145,14 @@ def test_micro_batches_change_rounding_only(
     for micro in (None, 2):
         recipe = replace(tiny_recipe(), micro_batch_size=micro, precision="fp32", total_images=32)
         drawn = seen.setdefault(micro, [])
-        original = loop.draw
+        original = t2i.draw
 
         def spying(*args: Any, into: list[int] = drawn, call: Any = original, **options: Any) -> Any:
             into.extend(options["global_indices"])
             return call(*args, **options)
 
         with monkeypatch.context() as patch:
-            patch.setattr(loop, "draw", spying)
+            patch.setattr(t2i, "draw", spying)
             run_tiny(tmp_path / str(micro), tiny_checkpoint, cache, recipe=recipe)
     assert seen[None] == seen[2] == list(range(32))
     whole, split = tensors(tmp_path / "None", 32), tensors(tmp_path / "2", 32)
@@ -167,14 +167,14 @@ def test_non_finite_step_is_skipped_counted_and_survived(
     tiny_checkpoint: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = 0
-    original = loop.squared_error
+    original = t2i.squared_error
 
     def poisoned(model_output: Tensor, target: Tensor) -> Tensor:
         nonlocal calls
         calls += 1
         return original(model_output, target) * (float("nan") if calls == 3 else 1.0)
 
-    monkeypatch.setattr(loop, "squared_error", poisoned)
+    monkeypatch.setattr(t2i, "squared_error", poisoned)
     recipe = replace(tiny_recipe(), checkpoint_every=8, total_images=48)
     run_tiny(tmp_path / "run", tiny_checkpoint, cache, recipe=recipe, max_images=24)
     assert_same_bits(tensors(tmp_path / "run", 16), tensors(tmp_path / "run", 24))
@@ -245,7 +245,7 @@ def test_full_disk_is_one_line_and_leaves_nothing_half_written(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--recipe", "huge"], "unknown recipe 'huge'; known: mini, mini_stage2, xl2_stage1"),
+        (["--recipe", "huge"], "unknown recipe 'huge'; known: mini, mini_stage2, mini_stage3, xl2_256"),
         (["--device", "tpu7"], "cannot use the device 'tpu7' here"),
         (["--autoencoder", "nowhere"], "no autoencoder in nowhere"),
         (["--text", "nowhere"], "no clip encoder in nowhere"),

@@ -339,6 +339,7 @@ class RulesSource:
         own = b"".join((folder / name).read_bytes() for name in OWN_FILES)
         self.record: dict[str, Any] = {
             "source": self.name,
+            "approximate": True,
             "version": VERSION,
             "sha256": hashlib.sha256(own).hexdigest(),
         }

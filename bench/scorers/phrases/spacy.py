@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 from functools import cache
-from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +18,7 @@ MODEL_URL = (
     "en_core_web_sm-3.5.0/en_core_web_sm-3.5.0-py3-none-any.whl"
 )
 MODEL_SHA256 = "0964370218b7e1672a30ac50d72cdc6b16f7c867496f1d60925691188f4d2510"
+EXTRA = "pip install 'gentron[phrases]'"  # spaCy 3.8 beside this package
 WAY_ON = (
     "make an environment for it: python3 -m venv spacy-env;"
     f" spacy-env/bin/pip install spacy==3.5.3 'numpy<2' {MODEL_URL};"
@@ -42,13 +42,6 @@ def check_pinned(made_with: dict[str, Any], *, any_version: bool = False) -> Non
         )
 
 
-def to_parse(fields: dict[str, Any]) -> Parse:
-    """From {"tokens": [[text, pos], ...], "chunks": [...]}."""
-    return Parse(
-        tokens=tuple(Token(text, pos) for text, pos in fields["tokens"]), chunks=tuple(fields["chunks"])
-    )
-
-
 class SpacySource:
     """nlp: a spaCy pipeline with tagger and parser."""
 
@@ -59,17 +52,23 @@ class SpacySource:
         self.record: dict[str, Any] = {"source": self.name, **made_with, "pinned": is_pinned(made_with)}
 
     def parse(self, text: str) -> Parse:
-        return to_parse(spacy_worker.parse(self.nlp, text))
+        return _to_parse(spacy_worker.parse(self.nlp, text))
+
+
+def _to_parse(fields: dict[str, Any]) -> Parse:
+    """From the worker's {"tokens": [[text, pos], ...], "chunks": [...]}."""
+    return Parse(
+        tokens=tuple(Token(text, pos) for text, pos in fields["tokens"]), chunks=tuple(fields["chunks"])
+    )
 
 
 @cache
 def _pipeline() -> tuple[Any, dict[str, Any]]:
     try:
-        nlp = import_module("spacy").load(spacy_worker.MODEL)
+        return spacy_worker.load()
     except (ImportError, OSError, ValueError) as error:
         # ValueError: binaries made for numpy 1
-        raise UserError(f"spaCy with {spacy_worker.MODEL} does not run here ({error}); {WAY_ON}") from error
-    return nlp, spacy_worker.versions(nlp)
+        raise UserError(f"spaCy's English model does not run here ({error}); {EXTRA}, or {WAY_ON}") from error
 
 
 def live() -> SpacySource:
@@ -78,11 +77,12 @@ def live() -> SpacySource:
 
 
 def is_available() -> bool:
-    """Whether the pinned spaCy runs in this process."""
+    """Whether some spaCy with its English model runs in this process."""
     try:
-        return is_pinned(_pipeline()[1])
+        _pipeline()
     except UserError:
         return False
+    return True
 
 
 class Parsed(NamedTuple):
@@ -90,14 +90,17 @@ class Parsed(NamedTuple):
     parses: list[Parse]
 
 
-def parse_with(python: Path, texts: list[str]) -> Parsed:
-    """Parse with the spaCy of another environment; UserError if it does not run there."""
+def parse_with(python: Path, texts: list[str], *, model: str | None = None) -> Parsed:
+    """Parse with the spaCy of another environment; UserError if it does not run there.
+
+    model: its package; the first of `spacy_worker.MODELS` that is installed if None.
+    """
     worker = Path(spacy_worker.__file__).read_text()
     try:
         # as -c and from the root folder, so that no file of ours stands in the way of `import spacy`
         run = subprocess.run(
             [python.expanduser().absolute(), "-c", worker],
-            input=json.dumps(texts),
+            input=json.dumps({"model": model, "texts": texts}),
             capture_output=True,
             text=True,
             cwd="/",
@@ -110,7 +113,5 @@ def parse_with(python: Path, texts: list[str]) -> Parsed:
         last = (run.stderr.strip().splitlines() or [f"exit code {run.returncode}"])[-1]
         raise UserError(f"{python}: parsing failed ({last})") from None
     if "error" in answer:
-        raise UserError(
-            f"spaCy with {spacy_worker.MODEL} does not run in {python} ({answer['error']}); {WAY_ON}"
-        )
-    return Parsed(answer["made_with"], [to_parse(fields) for fields in answer["parses"]])
+        raise UserError(f"spaCy's English model does not run in {python} ({answer['error']}); {WAY_ON}")
+    return Parsed(answer["made_with"], [_to_parse(fields) for fields in answer["parses"]])

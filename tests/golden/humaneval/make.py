@@ -38,9 +38,9 @@ def write(path, codec, fps, frames, phase, size=64):
         container.mux(stream.encode())
 
 
-def frames_sha256(data):
+def frames_sha256(data: str) -> str:
     digest = hashlib.sha256()
-    with av.open(data) as container:
+    with av.open(data, "r") as container:
         for frame in container.decode(video=0):
             digest.update(frame.to_ndarray().tobytes())
     return digest.hexdigest()
@@ -51,13 +51,13 @@ def main():
     for name, (codec, fps, frames, phase) in VIDEOS.items():
         path = HERE / name
         write(path, codec, fps, frames, phase)
-        with av.open(str(path)) as container:
+        with av.open(str(path), "r") as container:
             stream = container.streams.video[0]
             facts[name] = {
                 "codec": stream.codec_context.name,
                 "width": stream.width,
                 "height": stream.height,
-                "fps": float(stream.average_rate),
+                "fps": float(stream.average_rate or 0),
                 "frames": sum(1 for _ in container.decode(video=0)),
                 "metadata": dict(container.metadata),
             }

@@ -1,0 +1,68 @@
+"""Captions as people write them down: text files, JSON of any of the usual shapes, lists with gaps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from gentron.textfiles import decode_text, parse_json, split_lines
+
+CAPTION_NAMES = ("caption", "captions", "text", "txt", "prompt", "prompts", "sentences")
+"""Columns and keys that hold captions, the first that is there wins."""
+
+
+class Captions(NamedTuple):
+    """The usable captions of one sample, and how many entries were blank or no text."""
+
+    texts: tuple[str, ...]
+    num_unusable: int = 0
+
+
+def from_text(text: str) -> Captions:
+    """A caption a line; blank lines do not count."""
+    return Captions(tuple(line.strip() for line in split_lines(text) if line.strip()))
+
+
+def from_value(value: Any) -> Captions:
+    """A string or a list of strings; null, blanks, numbers and objects in a list are counted and left out."""
+    if value is None:
+        return Captions(())
+    entries = value if isinstance(value, (list, tuple)) else [value]
+    texts = tuple(entry.strip() for entry in entries if isinstance(entry, str) and entry.strip())
+    return Captions(texts, len(entries) - len(texts))
+
+
+def from_row(row: dict[str, Any], column: str | None = None) -> Captions:
+    """Of a named column, or of the first of CAPTION_NAMES that holds a usable caption."""
+    names = CAPTION_NAMES if column is None else (column,)
+    num_unusable = 0
+    for name in names:
+        found = from_value(row.get(name))
+        if found.texts:
+            return found
+        num_unusable += found.num_unusable
+    return Captions((), num_unusable)
+
+
+CAPTION_SUFFIXES = (".txt", ".caption", ".json")
+"""Of files beside a picture, in the order in which they are asked; the first that holds a caption wins."""
+
+
+def from_sidecars(files: Mapping[str, Callable[[], bytes]], name: str, column: str | None = None) -> Captions:
+    """Of the files NAME.txt, NAME.caption and NAME.json, given by suffix; UserError: one cannot be read."""
+    num_unusable = 0
+    for suffix in CAPTION_SUFFIXES:
+        if suffix not in files:
+            continue
+        text = decode_text(files[suffix](), f"{name}{suffix}")
+        found = from_text(text) if suffix != ".json" else _from_json(text, f"{name}{suffix}", column)
+        if found.texts:
+            return found
+        num_unusable += found.num_unusable
+    return Captions((), num_unusable)
+
+
+def _from_json(text: str, where: str, column: str | None) -> Captions:
+    """An object with a caption under one of the usual names, or a string or list of strings."""
+    value = parse_json(text, where)
+    return from_row(value, column) if isinstance(value, dict) else from_value(value)

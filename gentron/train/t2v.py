@@ -1,0 +1,362 @@
+"""`gentron train t2v`: clips and pictures as a task of the loop, and the run from recipe to model folder.
+
+A step is keyed on its number: with probability p_motion_free it is motion-free and takes pictures (or, where
+there are none, clips under the identity mask), else it takes clips.
+"""
+
+# B samples of a micro-batch, F frames, C latent channels, H W latent size
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from PIL import Image
+from rich.console import Console
+from torch import Tensor
+
+from gentron.autoencoder import Autoencoder
+from gentron.bundled import bundled_mini
+from gentron.checkpoint import load_model, load_t2i, read_config
+from gentron.data import Batch, DataSource, Stream, keyed_rng
+from gentron.data.shapes_clips import ShapesClips
+from gentron.data.source import ClipSource
+from gentron.errors import UserError
+from gentron.model import GenTron, GenTronConfig, is_temporal
+from gentron.text import PromptEmbeds, TextEncoders
+from gentron.train import parts
+from gentron.train.loop import train
+from gentron.train.loss import Draw, draw, draw_clips, frame_errors, loss_weights, noisy_and_target
+from gentron.train.parts import (
+    check_shapes_size,
+    encoder_of,
+    encoding_bar,
+    export,
+    load_frozen_parts,
+    picture_source,
+    schedule_of,
+    weights_hash,
+)
+from gentron.train.prefetch import trim_padding
+from gentron.train.recipe import TrainRecipe, VideoRecipe
+from gentron.train.run_folder import check_run_folder
+from gentron.train.task import Prepared, Task
+from gentron.train.validation import (
+    Predict,
+    ValidationSet,
+    draw_samples,
+    encoded,
+    losses_row,
+    middle_timesteps,
+    sample_set,
+    tiled,
+    validation_losses,
+    validation_set,
+)
+
+SWAP_TIMESTEPS = (700, 850, 950)
+"""High noise, where the text alone can say how things move; of 1000."""
+VALIDATION_BATCH = 16
+"""Clips a pass."""
+
+
+class ClipBatch(NamedTuple):
+    """latents, noise: (B, F, C, H, W).   timesteps: (B,), or (B, F) where they differ within a clip.
+    has_loss: (B, F) bool.   motion_free: of the whole step.   num_samples: of the whole global batch."""
+
+    latents: Tensor
+    noise: Tensor
+    timesteps: Tensor
+    has_loss: Tensor
+    prompt_embeds: PromptEmbeds
+    motion_free: bool
+    num_samples: int
+
+
+def is_motion_free(video: VideoRecipe, *, seed: int, step: int) -> bool:
+    return bool(keyed_rng(seed, step, Stream.MOTION_FREE).random() < video.p_motion_free)
+
+
+def text_to_video(
+    recipe: TrainRecipe,
+    *,
+    clips: ClipSource,
+    pictures: DataSource | None,
+    text_encoders: TextEncoders,
+    autoencoder: Autoencoder,
+    seed: int,
+    device: torch.device,
+    build_model: Callable[[GenTronConfig], GenTron] = GenTron,
+) -> Task[GenTron, ClipBatch]:
+    """The second task: a sample is a clip, or the pictures that a motion-free step takes in its place.
+
+    pictures: None where the recipe is not joint.
+    """
+    video = recipe.video
+    assert video is not None and video.joint == (pictures is not None)
+    schedule = schedule_of(recipe)
+    weights = loss_weights(recipe, schedule).to(device)
+    clip_shape = tuple(clips.held_back().latents.shape[1:])
+    validate = make_validation(
+        recipe, clips=clips, pictures=pictures, text_encoders=text_encoders, seed=seed, device=device
+    )
+    sampled = sample_set(text_encoders, clip_shape, recipe, seed=seed, device=device)
+    pictures_a_sample = video.joint_batch_size // recipe.global_batch_size
+
+    def prepare(global_indices: range) -> Prepared[ClipBatch]:
+        motion_free = is_motion_free(video, seed=seed, step=global_indices.start // recipe.global_batch_size)
+        if motion_free and pictures is not None:
+            return joint_pictures(pictures, global_indices)
+        batch = clips.batch(global_indices)
+        drawn = draw_clips(
+            recipe,
+            replace(video, first_frame_share=0.0, first_frame_share_end=None) if motion_free else video,
+            seed=seed,
+            global_indices=global_indices,
+            shape=clip_shape,
+            num_timesteps=schedule.num_train_timesteps,
+        )
+        timesteps = drawn.timesteps
+        if bool((timesteps == timesteps[:, :1]).all()):
+            timesteps = timesteps[:, 0]  # the modulation is then computed once a clip
+        ready = ClipBatch(
+            batch.latents.to(device),
+            drawn.noise.to(device),
+            timesteps.to(device),
+            drawn.has_loss.to(device),
+            prompts(batch, drawn.drops_caption),
+            motion_free,
+            recipe.global_batch_size,
+        )
+        return Prepared(ready, "motion_free" if motion_free else "clips", batch.unreadable)
+
+    def joint_pictures(source: DataSource, global_indices: range) -> Prepared[ClipBatch]:
+        """The pictures in the place of these samples, each as frames of noise of their own."""
+        indices = range(global_indices.start * pictures_a_sample, global_indices.stop * pictures_a_sample)
+        batch = source.batch(indices)
+        repeats = video.joint_repeats
+        drawn: Draw = draw(
+            recipe,
+            seed=seed,
+            global_indices=indices,
+            shape=(repeats, *batch.latents.shape[1:]),
+            num_timesteps=schedule.num_train_timesteps,
+            stream=Stream.JOINT_DIFFUSION,
+        )
+        ready = ClipBatch(
+            batch.latents.to(device)[:, None].expand(-1, repeats, -1, -1, -1),
+            drawn.noise.to(device),
+            drawn.timesteps.to(device),
+            torch.ones((len(indices), repeats), dtype=torch.bool, device=device),
+            prompts(batch, drawn.drops_caption),
+            True,
+            video.joint_batch_size,
+        )
+        return Prepared(ready, "pictures", batch.unreadable)
+
+    def prompts(batch: Batch, drops_caption: list[bool]) -> PromptEmbeds:
+        dropped = zip(drops_caption, batch.captions, strict=True)
+        embeds = text_encoders.encode(["" if drops else caption for drops, caption in dropped]).to(device)
+        return trim_padding(embeds) if device.type == "cpu" else embeds
+
+    def loss(model: GenTron, batch: ClipBatch) -> Tensor:
+        noisy_latents, wanted = noisy_and_target(
+            recipe, schedule, batch.latents, batch.noise, batch.timesteps
+        )
+        model_output = model(
+            noisy_latents, batch.timesteps, batch.prompt_embeds, motion_free=batch.motion_free
+        )
+        frame_weights = weights[batch.timesteps].reshape(len(wanted), -1) * batch.has_loss  # (B, F)
+        errors = (frame_errors(model_output, wanted) * frame_weights).sum(1) / batch.has_loss.sum(1)
+        return errors.sum() / batch.num_samples
+
+    def sample(model: GenTron) -> Image.Image:
+        """A row a prompt, a column a frame."""
+        assert sampled is not None
+        drawn = draw_samples(model, sampled, autoencoder, schedule, recipe)
+        return tiled(drawn.reshape(-1, *drawn.shape[2:]), drawn.shape[1])
+
+    joint = f", joint with {pictures.name}" if pictures is not None else ""
+    return Task(
+        data=clips.name + joint,
+        unit="samples",
+        build_model=lambda: _with_frozen(build_model(recipe.model), video),
+        prepare=prepare,
+        loss=loss,
+        validate=validate,
+        sample=None if sampled is None else sample,
+    )
+
+
+def _with_frozen(model: GenTron, video: VideoRecipe) -> GenTron:
+    if video.temporal_only:
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(is_temporal(name))
+    return model
+
+
+def make_validation(
+    recipe: TrainRecipe,
+    *,
+    clips: ClipSource,
+    pictures: DataSource | None,
+    text_encoders: TextEncoders,
+    seed: int,
+    device: torch.device,
+) -> Callable[[GenTron], dict[str, dict[str, float]]]:
+    """Four sets: clips with motion on; pictures (else clips) motion-free; and, of the held-back clips whose
+    caption can be turned round, the loss with the wrong caption minus that with the right one: with all
+    frames noisy, and with a clean first frame. Above zero, the text reaches the motion; no sample shows it
+    as early.
+    """
+    schedule = schedule_of(recipe)
+    middle = middle_timesteps(schedule)
+    options = {"seed": seed, "device": device}
+    held_back, swapped = clips.held_back(), clips.swapped_captions()
+    of_clips = validation_set(held_back, text_encoders, middle, **options)
+    of_pictures = of_clips
+    if pictures is not None:
+        of_pictures = validation_set(pictures.held_back(), text_encoders, middle, **options)
+        of_pictures = of_pictures._replace(
+            latents=of_pictures.latents[:, None], noise=of_pictures.noise[:, :, None]
+        )
+    moving = [i for i, caption in enumerate(held_back.captions) if caption != swapped[i]]
+    right: ValidationSet | None = None
+    wrong: ValidationSet | None = None
+    if moving:
+        batch = Batch(held_back.latents[moving], [held_back.captions[i] for i in moving])
+        right = validation_set(batch, text_encoders, (*middle, *SWAP_TIMESTEPS), **options)
+        wrong = right._replace(prompt_embeds=encoded(text_encoders, [swapped[i] for i in moving], device))
+
+    def losses(model: GenTron, fixed: ValidationSet, *, motion_free: bool = False, clean: bool = False):  # noqa: ANN202
+        predict: Predict = lambda noisy, t, text: model(noisy, t, text, motion_free=motion_free)  # noqa: E731
+        return validation_losses(
+            predict, fixed, schedule, recipe, clean_first_frame=clean, batch_size=VALIDATION_BATCH
+        )
+
+    def validate(model: GenTron) -> dict[str, dict[str, float]]:
+        rows = {
+            "validation_motion_on": losses_row(losses(model, of_clips)),
+            "validation_motion_free": losses_row(losses(model, of_pictures, motion_free=True)),
+        }
+        if right is not None and wrong is not None:
+            for name, clean in (("swapped", False), ("swapped_first_frame", True)):
+                told, mistold = losses(model, right, clean=clean), losses(model, wrong, clean=clean)
+                difference = {t: mistold[t] - told[t] for t in told}
+                rows[f"validation_{name}"] = losses_row(difference, mean_over=middle)
+        return rows
+
+    return validate
+
+
+def resolve_recipe(
+    name: str,
+    *,
+    autoencoder: Path | None,
+    text: Path | None,
+    temporal_only: bool = False,
+    total_samples: int | None = None,
+) -> TrainRecipe:
+    """As parts.resolve_recipe, with what `train t2v` adds on the command line."""
+    recipe = parts.resolve_recipe(name, task="t2v", autoencoder=autoencoder, text=text)
+    assert recipe.video is not None
+    return replace(
+        recipe,
+        total_images=total_samples or recipe.total_images,
+        video=replace(recipe.video, temporal_only=temporal_only),
+    )
+
+
+def default_initial(name: str) -> Path | None:
+    """What a recipe starts from when nothing is said: the built-in model."""
+    return bundled_mini() if name == "mini_t2v" else None
+
+
+def starting_from(folder: Path) -> Callable[[GenTronConfig], GenTron]:
+    """Build video models with the weights of an image checkpoint, or go on from a video one."""
+    stored = read_config(folder).model
+
+    def build(config: GenTronConfig) -> GenTron:
+        if stored.temporal is None:
+            return load_t2i(folder, config).requires_grad_(True)
+        if stored != config:
+            raise UserError(f"{folder} holds another model than the recipe's: {stored} and {config}")
+        return load_model(folder, config, dtype=torch.float32).requires_grad_(True)
+
+    return build
+
+
+def clip_source(
+    recipe: TrainRecipe, autoencoder: Autoencoder, *, seed: int, cache_dir: Path, console: Console
+) -> ClipSource:
+    """Clips of the built-in world."""
+    video, temporal = recipe.video, recipe.model.temporal
+    assert video is not None and temporal is not None
+    check_shapes_size(recipe)
+    with encoding_bar(console, video.pool_size) as on_progress:
+        return ShapesClips(
+            encode=encoder_of(autoencoder),
+            autoencoder_hash=weights_hash(autoencoder),
+            cache_dir=cache_dir,
+            seed=seed,
+            num_frames=temporal.num_frames,
+            pool_size=video.pool_size,
+            validation_size=recipe.validation_size,
+            mixture=video.mixture,
+            on_progress=on_progress,
+        )
+
+
+def run(
+    recipe: TrainRecipe,
+    *,
+    data: str,
+    joint: str | None,
+    out: Path,
+    seed: int,
+    device: torch.device,
+    resume: bool,
+    max_samples: int | None,
+    initial: Path | None,
+    cache_dir: Path,
+    console: Console,
+) -> Path:
+    """Train and write `out/model`, a checkpoint folder with the averaged weights in fp16.
+
+    joint: "shapes" or a folder of pictures; None makes motion-free steps take clips.
+    """
+    assert recipe.video is not None
+    recipe = replace(recipe, video=replace(recipe.video, joint=joint is not None))
+    build_model = GenTron if initial is None else starting_from(initial)
+    check_run_folder(out, resume=resume)  # before anything that takes time
+    autoencoder, text_encoders = load_frozen_parts(recipe, device)
+    where = {"seed": seed, "cache_dir": cache_dir, "console": console}
+    if data != "shapes":
+        raise UserError(f"--data must be shapes, got {data!r}")
+    clips = clip_source(recipe, autoencoder, **where)
+    pictures = None if joint is None else picture_source(joint, recipe, autoencoder, **where)
+    task = text_to_video(
+        recipe,
+        clips=clips,
+        pictures=pictures,
+        text_encoders=text_encoders,
+        autoencoder=autoencoder,
+        seed=seed,
+        device=device,
+        build_model=build_model,
+    )
+    result = train(
+        recipe,
+        task,
+        out=out,
+        seed=seed,
+        device=device,
+        resume=resume,
+        stop_at=max_samples,
+        initial_weights=str(initial) if initial is not None else None,
+        console=console,
+    )
+    return export(recipe, result, out=out, seed=seed, device=device, data=task.data, unit=task.unit)
