@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from threading import Barrier
+from typing import Any
 
 import numpy as np
 import pytest
@@ -123,7 +124,7 @@ def test_two_processes_write_the_same_result(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(Shard, "barrier", lambda shard: together.wait(timeout=60))
 
     def process(rank: int) -> tuple[Result, Path] | None:
-        places = {"work": tmp_path / "two" / "work", "out": tmp_path / "two" / "out"}
+        places: dict[str, Any] = {"work": tmp_path / "two" / "work", "out": tmp_path / "two" / "out"}
         system, shard = RenderedSystem(perfect_clip), Shard(rank, 2)
         return run(PROTOCOL, system, settings(limit=2), **places, stage=quiet, shard=shard)
 
