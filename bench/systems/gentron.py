@@ -11,6 +11,7 @@ import numpy as np
 
 from bench.systems import Request, SystemInfo, SystemOptions, safe_name
 from gentron.checkpoint import find_checkpoint
+from gentron.media import Sample
 from gentron.pipeline import GenTronPipeline, open_pipeline
 from gentron.presets import PRESETS
 
@@ -43,6 +44,8 @@ class GenTronSystem:
             "height": size,
             "width": size,
         }
+        if pipeline.config.model.temporal is not None:
+            self._settings["num_frames"] = 1  # a video model's motion-free single frame
         self._stream([Request(id="check", prompt_id="", sample=0, text="a", seed=0)])  # checks the settings
         self.info = SystemInfo(
             kind="gentron",
@@ -65,10 +68,10 @@ class GenTronSystem:
         return pipeline, label, hash_folder(folder)
 
     def images(self, requests: Sequence[Request]) -> Iterator[np.ndarray]:
-        for image in self._stream(requests):
-            yield np.asarray(image)
+        for sample in self._stream(requests):
+            yield np.asarray(sample.image)
 
-    def _stream(self, requests: Sequence[Request]) -> Iterator:
+    def _stream(self, requests: Sequence[Request]) -> Iterator[Sample]:
         return self._pipeline.stream(
             [request.text for request in requests],
             seeds=[request.seed for request in requests],
