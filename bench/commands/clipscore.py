@@ -230,17 +230,12 @@ class Asked:
 
     def work_folder(self, work: Path, info: SystemInfo, seed: int) -> Path:
         """A protocol's images are those of `compbench`."""
-        from bench.systems.generate import work_folder
+        from bench.systems.generate import images_folder, work_folder
 
         if self.protocol is not None:
             return work_folder(work, self.protocol, info, seed=seed)
-
-        import hashlib
-        import json
-
-        key = [self.digest, info.kind, info.name, info.weights_sha256, info.settings, info.untrained, seed]
-        digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
-        return work / f"{self.name}-{self.digest}" / f"{info.name}-{digest[:8]}"
+        parent = work / f"{self.name}-{self.digest}"
+        return images_folder(parent, info, before=[self.digest], after=[seed])
 
 
 def _ask(given: str | None, limit: int | None) -> Asked:

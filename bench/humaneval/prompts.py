@@ -20,8 +20,8 @@ from bench.prompts.sets import (
     parse_partiprompts,
     split_lines,
 )
-from bench.systems.images import sha256
 from gentron.errors import UserError
+from gentron.hashing import sha256
 
 NUM_PARTIPROMPTS = 100  # as in the paper's user study
 MAX_BYTES = 64 << 20

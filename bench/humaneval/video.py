@@ -12,8 +12,8 @@ from fractions import Fraction
 from pathlib import Path
 
 from bench.systems import Request, SystemInfo, SystemOptions, safe_name
-from bench.systems.images import sha256
 from gentron.errors import UserError
+from gentron.hashing import sha256
 
 SUFFIXES = (".mp4", ".webm")
 

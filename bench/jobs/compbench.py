@@ -6,19 +6,21 @@ files are the same, byte for byte, for any number of processes and wherever a ru
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from bench.prompts import Prompt
 from bench.prompts.protocol import PromptSetConfig, Protocol
 from bench.results.aggregate import aggregate
-from bench.results.record import Counts, Result, Skipped, SystemRecord, provenance, write_result
+from bench.results.record import Counts, LimitChoice, Result, Skipped, provenance, system_record, write_result
 from bench.scorers import Context, Scorer, build_scorer
+from bench.scorers.frames import OverFrames
 from bench.scorers.phrases import phrase_source
 from bench.scorers.score import SCORES, Missing, ScoreRow, gather, read_scores_rows, score
 from bench.sharding import Shard
 from bench.stages import Stage
-from bench.systems import Collection, System, SystemInfo
+from bench.systems import Collection, Media, System, SystemInfo
 from bench.systems.generate import make_images, work_folder
 from bench.systems.requests import requests
 from bench.systems.rows import merge_rows
@@ -34,14 +36,25 @@ class RunSettings:
     images_per_prompt: int
     limit: int | None
     allow_missing: bool
+    frame: int | None = None
+    """Of clips, which frame picture scorers see; None is the mean over all."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Scorers:
     """by_category: what can be scored here.   skipped: the categories that cannot, each with the way on."""
 
-    by_category: dict[str, Scorer]
+    by_category: Mapping[str, Scorer | OverFrames]
     skipped: list[Skipped]
+
+    def reading(self, media: Media, frame: int | None) -> Scorers:
+        """As they must be for what a system answers with; ValueError for a frame that it has not."""
+        if frame is not None and not 0 <= frame < media.num_frames:
+            raise ValueError(f"frame must be from 0 to {media.num_frames - 1}, got {frame}")
+        if media.kind == "image":
+            return self
+        plain = {name: s for name, s in self.by_category.items() if not isinstance(s, OverFrames)}
+        return replace(self, by_category={name: OverFrames(s, frame) for name, s in plain.items()})
 
 
 def build_scorers(protocol: Protocol, suite: str, context: Context) -> Scorers:
@@ -131,6 +144,7 @@ def measure(
         check_writable(folder / "any")
     folder = work_folder(work, protocol, system.info, seed=settings.seed)
     scorers = scorers or build_scorers(protocol, settings.suite, Context(cache=work / "cache"))
+    scorers = scorers.reading(system.info.media, settings.frame)
     selected = protocol.select(settings.suite, limit=settings.limit)
     prompts = [prompt for prompt in selected if prompt.category in scorers.by_category]
     wanted = requests(
@@ -164,7 +178,6 @@ def _keep(folder: Path, rows: list[ScoreRow]) -> None:
 
 def make_result(protocol: Protocol, info: SystemInfo, settings: RunSettings, measured: Measured) -> Result:
     """The record of a run."""
-    system = {key: value for key, value in asdict(info).items() if key != "device"}
     records = {category: scorer.record for category, scorer in measured.scorers.by_category.items()}
     names = {category: record.name for category, record in records.items()}
     num_scored, num_missing = len(measured.rows), len(measured.missing)
@@ -176,7 +189,9 @@ def make_result(protocol: Protocol, info: SystemInfo, settings: RunSettings, mea
         seed=settings.seed,
         images_per_prompt=settings.images_per_prompt,
         limit=settings.limit,
-        system=SystemRecord(**system),
+        limit_choice=None if settings.limit is None else LimitChoice(rule="first"),
+        system=system_record(info),
+        media=info.media,
         scorers=records,
         counts=Counts(expected=num_scored + num_missing, scored=num_scored, missing=num_missing),
         missing=measured.missing,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from bench.results.aggregate import MetricValue, clustered_mean
 from bench.results.record import UNTRAINED_NOTE, Result, ScoreLine, read_result, read_scores
 from bench.weights import RANDOM_NOTE
 from gentron.errors import UserError
+from gentron.hashing import sha256
 
 RESULT, SCORES = "result.json", "scores.csv"
 FULL, ROUNDED = 1e-9, 5e-6  # scores.csv of schema version 1 has six digits
@@ -75,7 +75,7 @@ def load(path: Path) -> Evidence:
     lines: dict[str, list[ScoreLine]] = defaultdict(list)
     for line in rows:
         lines[line.category].append(line)
-    return Evidence(path=file, sha256=hashlib.sha256(data).hexdigest(), result=result, lines=dict(lines))
+    return Evidence(path=file, sha256=sha256(data), result=result, lines=dict(lines))
 
 
 def check_agreement(file: Path, result: Result, lines: list[ScoreLine]) -> None:
@@ -132,7 +132,7 @@ def picture(evidence: Evidence, prompt_id: str, sample: int) -> str | None:
     """Where the picture lies on this machine; None if it is not here."""
     if evidence.result.provenance.images is None:
         return None
-    from bench.systems.generate import read_manifest
+    from bench.systems.samples import read_manifest
 
     folder = Path(evidence.result.provenance.images)
     record = read_manifest(folder).get((prompt_id, sample)) if folder.is_dir() else None

@@ -3,16 +3,15 @@ built."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol
 
 from bench.prompts import Prompt
 from gentron.errors import UserError
+from gentron.hashing import json_sha256
 
 if TYPE_CHECKING:
     import numpy as np
@@ -53,7 +52,7 @@ class ScorerRecord:
     @property
     def digest(self) -> str:
         """Short hash that names this very scorer in scores.jsonl."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
+        return json_sha256(asdict(self))[:16]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,14 +79,6 @@ class Scorer(Protocol):
     def score(self, image: np.ndarray, digest: str, prompt: Prompt, sample: int) -> Scored:
         """image: (H, W, 3) uint8.   digest: sha256 of its file.   sample: its index among the prompt's."""
         ...
-
-
-@runtime_checkable
-class OfFrames(Protocol):
-    """A scorer of clips: its `score` is given frames (F, H, W, 3), the first `num_frames` at `fps`."""
-
-    num_frames: int
-    fps: float
 
 
 # name in a protocol -> module with build(settings, context)

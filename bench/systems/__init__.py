@@ -2,7 +2,7 @@
 
 mini | xl2 | g2 | s2 | b2 | l2   a preset: bundled weights, or those in the models folder
 DIR                              a GenTron checkpoint folder
-folder:DIR                       images, or clips, made elsewhere
+folder:DIR                       images made elsewhere
 diffusers:REPO or diffusers:DIR  any text-to-image pipeline of diffusers, from the local cache or a folder
 """
 
@@ -11,11 +11,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from gentron.errors import UserError
+
+if TYPE_CHECKING:
+    from gentron.media import Sample
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,6 +28,15 @@ class Request:
     sample: int
     text: str
     seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Media:
+    """What a system answers with. A picture has one frame and no rate."""
+
+    kind: Literal["image", "video"] = "image"
+    num_frames: int = 1
+    fps: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,16 +51,16 @@ class SystemInfo:
     settings: dict[str, Any]
     """All that shapes the images besides weights and seeds."""
     device: str
+    media: Media = Media()
 
 
 class System(Protocol):
-    """Makes the images of requests, or finds them."""
+    """Makes what is asked for: a picture or a clip a request."""
 
     info: SystemInfo
 
-    def images(self, requests: Sequence[Request]) -> Iterator[np.ndarray]:
-        """(H, W, 3) uint8, one per request, in order, each as soon as it is made; of a system that was opened
-        for clips, their frames (F, H, W, 3), at the rate in info.settings["fps"]."""
+    def samples(self, requests: Sequence[Request]) -> Iterator[Sample]:
+        """One per request, in order, each as soon as it is made."""
         ...
 
 
@@ -119,10 +129,6 @@ def check_system(name: str) -> None:
 def parse_system(name: str, options: SystemOptions) -> System | Collection:
     """The system of this name; UserError if it does not exist or its weights are not here."""
     kind, _, rest = name.partition(":")
-    if kind == "folder" and rest and options.clip:
-        from bench.systems.clip_folder import ClipFolderSystem
-
-        return ClipFolderSystem(Path(rest), options)
     if kind == "folder" and rest:
         from bench.systems.folder import FolderSystem
 

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.systems import Request, SystemInfo, SystemOptions, safe_name
-from bench.systems.images import sha256
 from gentron.errors import UserError
+from gentron.hashing import sha256
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 MANIFEST = "manifest.jsonl"

@@ -6,16 +6,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from bench.prompts.protocol import load_protocol
 from bench.prompts.seeds import image_seed
 from bench.systems import Request, SystemInfo, SystemOptions
 from bench.systems.folder import FolderSystem
-from bench.systems.generate import collect, generate, read_manifest
+from bench.systems.generate import collect, generate
 from bench.systems.images import BadImage, encode_png, fit, read_image, write_atomic
 from bench.systems.requests import requests
 from bench.systems.rows import append_row, read_rows
+from bench.systems.samples import read_manifest
 from gentron.errors import UserError
+from gentron.media import Sample
 from tests.bench.worlds import perfect_image
 
 PROTOCOL = load_protocol("compbench-shapes_v1")
@@ -33,12 +36,13 @@ class Painter:
         self.drawn: list[str] = []
         self._dies_at = dies_at
 
-    def images(self, requests: Sequence[Request]) -> Iterator[np.ndarray]:
+    def samples(self, requests: Sequence[Request]) -> Iterator[Sample]:
         for request in requests:
             if len(self.drawn) == self._dies_at:
                 raise KeyboardInterrupt
             self.drawn.append(request.id)
-            yield np.random.default_rng(request.seed).integers(0, 256, (8, 8, 3)).astype(np.uint8)
+            pixels = np.random.default_rng(request.seed).integers(0, 256, (8, 8, 3)).astype(np.uint8)
+            yield Sample((Image.fromarray(pixels),))
 
 
 def ignore(count: int) -> None:
