@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
+from bench.prompts import Prompt
 from gentron.errors import UserError
 
 if TYPE_CHECKING:
@@ -70,8 +71,16 @@ class Collection(Protocol):
 
     info: SystemInfo
 
-    def find(self, request: Request) -> Path:
-        """Where the image of this request is or should be."""
+    def find(self, requests: Sequence[Request], prompts: Sequence[Prompt]) -> list[Path]:
+        """Where the images of these requests are or should be.
+
+        prompts: all of the lists in order, whether asked for or not; UserError where images and prompts do
+        not match one to one.
+        """
+        ...
+
+    def count(self, prompts: Sequence[Prompt]) -> int:
+        """The most images that it holds of one prompt, at least 1."""
         ...
 
 

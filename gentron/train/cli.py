@@ -52,7 +52,7 @@ def t2i(
     from rich.console import Console
 
     from gentron.allocator import keep_freed_memory
-    from gentron.pipeline import usable_device
+    from gentron.device import usable_device
     from gentron.train import parts
     from gentron.train import t2i as training
 
@@ -111,7 +111,7 @@ def t2v(
     from rich.console import Console
 
     from gentron.allocator import keep_freed_memory
-    from gentron.pipeline import usable_device
+    from gentron.device import usable_device
     from gentron.train import t2v as training
 
     keep_freed_memory()
