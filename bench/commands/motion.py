@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,18 +10,14 @@ import typer
 
 from bench.commands.options import (
     AllowMissing,
-    BatchSize,
-    Checkpoint,
-    Device,
-    GuidanceScale,
     Limit,
     MotionGuidanceScale,
-    NumInferenceSteps,
     Out,
-    RandomWeights,
-    Sampler,
     Work,
+    check_numbers,
+    takes_system_options,
 )
+from bench.systems import SystemOptions
 from gentron.errors import UserError
 
 if TYPE_CHECKING:
@@ -30,11 +27,14 @@ if TYPE_CHECKING:
 MOTION = "motion-shapes_v1"
 
 
+@takes_system_options
 def motion(
+    *,
     model: Annotated[
         str,
         typer.Option(
-            help="mini-t2v, a checkpoint folder of a video model, or folder:DIR (clips made elsewhere)."
+            help="mini-t2v, a checkpoint folder of a video model, or folder:DIR (clips made elsewhere, each a"
+            " folder of frames)."
         ),
     ] = "mini-t2v",
     protocol: Annotated[str, typer.Option(help="Which prompts and which judge.")] = MOTION,
@@ -46,14 +46,8 @@ def motion(
     seed: Annotated[int | None, typer.Option(help="Default: the protocol's.", show_default=False)] = None,
     out: Out = Path("results"),
     work: Work = Path("runs/bench"),
-    checkpoint: Checkpoint = None,
-    random_weights: RandomWeights = False,
-    num_inference_steps: NumInferenceSteps = None,
-    guidance_scale: GuidanceScale = None,
     motion_guidance_scale: MotionGuidanceScale = None,
-    sampler: Sampler = None,
-    batch_size: BatchSize = None,
-    device: Device = "auto",
+    system: SystemOptions,
     allow_missing: AllowMissing = False,
 ) -> None:
     """Score the motion of clips: direction, binding, speed, and every frame's appearance.
@@ -64,49 +58,38 @@ def motion(
     from bench.prompts.protocol import load_protocol
     from bench.systems import check_system
 
-    for name, value in (("num_inference_steps", num_inference_steps), ("batch_size", batch_size)):
-        if value is not None and value < 1:
-            raise ValueError(f"{name} must be >= 1, got {value}")
     check_system(model)
+    check_numbers(seed=(seed, 0), clips_per_prompt=(clips_per_prompt, 1))
     chosen = load_protocol(protocol)
     config = _motion_config(chosen)
-    if seed is not None and seed < 0:
-        raise ValueError(f"seed must be >= 0, got {seed}")
     # cheap inputs first: a wrong suite should not wait for a model to load
     chosen.select(suite, limit=limit)
-    clips = config.images_per_prompt if clips_per_prompt is None else clips_per_prompt
-    if clips < 1:
-        raise ValueError(f"clips_per_prompt must be >= 1, got {clips}")
 
     from bench.jobs.compbench import RunSettings
     from bench.jobs.motion import run
     from bench.sharding import Shard
-    from bench.systems import ClipShape, SystemOptions, parse_system
+    from bench.systems import ClipShape, parse_system
+    from gentron.device import usable_device
 
     shard = Shard.from_environment()
-    options = SystemOptions(
-        device=shard.device(device),
-        num_inference_steps=num_inference_steps,
-        guidance_scale=guidance_scale,
+    options = replace(
+        system,
+        device=str(usable_device(system.device)),
         motion_guidance_scale=motion_guidance_scale,
-        sampler=sampler,
-        batch_size=batch_size,
-        random_weights=random_weights,
-        checkpoint=checkpoint,
         clip=ClipShape(num_frames=config.clip.num_frames, fps=config.clip.fps),
     )
     settings = RunSettings(
         suite=suite,
         seed=config.seed if seed is None else seed,
-        images_per_prompt=clips,
+        images_per_prompt=clips_per_prompt or config.images_per_prompt,
         limit=limit,
         allow_missing=allow_missing,
     )
 
     from bench.commands.progress import stage
 
-    system = parse_system(model, options)
-    done = run(chosen, system, settings, work=work, out=out, stage=stage, shard=shard)
+    measured = parse_system(model, options)
+    done = run(chosen, measured, settings, work=work, out=out, stage=stage, shard=shard)
     shard.leave()
     if done is not None:
         _show(chosen, *done)

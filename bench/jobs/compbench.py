@@ -15,7 +15,7 @@ from bench.prompts.protocol import PromptSetConfig, Protocol
 from bench.results.aggregate import aggregate
 from bench.results.record import Counts, LimitChoice, Result, Skipped, provenance, system_record, write_result
 from bench.scorers import Context, Scorer, build_scorer
-from bench.scorers.frames import OverFrames
+from bench.scorers.frames import ClipJudge, OverFrames
 from bench.scorers.phrases import phrase_source
 from bench.scorers.score import SCORES, Missing, ScoreRow, gather, read_scores_rows, score
 from bench.sharding import Shard
@@ -53,8 +53,12 @@ class Scorers:
             raise ValueError(f"frame must be from 0 to {media.num_frames - 1}, got {frame}")
         if media.kind == "image":
             return self
-        plain = {name: s for name, s in self.by_category.items() if not isinstance(s, OverFrames)}
-        return replace(self, by_category={name: OverFrames(s, frame) for name, s in plain.items()})
+        return replace(self, by_category={n: _over_frames(s, frame) for n, s in self.by_category.items()})
+
+
+def _over_frames(scorer: Scorer | OverFrames, frame: int | None) -> Scorer | OverFrames:
+    """A judge of clips looks at all frames by itself."""
+    return scorer if isinstance(scorer, (OverFrames, ClipJudge)) else OverFrames(scorer, frame)
 
 
 def build_scorers(protocol: Protocol, suite: str, context: Context) -> Scorers:

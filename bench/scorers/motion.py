@@ -336,12 +336,18 @@ class MotionScorer:
                 " installed are {}, {} and {}: install the matching release".format(*asked, *installed)
             )
         self._settings = settings
-        self.num_frames, self.fps = settings.num_frames, settings.fps
 
     def score(self, image: np.ndarray, digest: str, prompt: Prompt, sample: int) -> Scored:
-        """The frames (F, H, W, 3) uint8, of any size -> the definition at the top of this module."""
+        """A picture cannot be judged: this protocol's systems draw clips."""
+        raise ValueError(f"the judge of motion scores clips, got a picture of prompt {prompt.id}")
+
+    def score_clip(self, frames: np.ndarray, prompt: Prompt, sample: int) -> Scored:
+        """(F, H, W, 3) uint8, of any size -> the definition at the top of this module."""
+        wanted = self._settings.num_frames
+        if len(frames) != wanted:
+            raise ValueError(f"clips must have {wanted} frames, got {len(frames)} of prompt {prompt.id}")
         size, claim = self._settings.image_size, prompt.clip_claim
-        found = look(np.stack([resized(frame, size) for frame in image]))
+        found = look(np.stack([resized(frame, size) for frame in frames]))
         judgement = judge_clip(found, claim)
         measures = {name: getattr(judgement, name)._asdict() for name in MEASURES}
         return Scored(

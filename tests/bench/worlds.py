@@ -9,7 +9,8 @@ import numpy as np
 from bench.prompts import Prompt
 from bench.prompts.motion import realise_clip
 from bench.prompts.shapes import realise
-from bench.systems.images import encode_png, write_clip
+from bench.systems.images import encode_png
+from gentron.data.clip_writer import write_clip
 from gentron.shapes.motion import render_clip
 from gentron.shapes.motion_captions import ClipDescription
 from gentron.shapes.render import render

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from bench.cli import app
@@ -21,9 +22,10 @@ from bench.prompts.protocol import load_protocol
 from bench.results.evidence import load
 from bench.results.record import Result
 from bench.sharding import Shard
-from bench.systems import Request, SystemInfo
+from bench.systems import Media, Request, SystemInfo
 from bench.systems.generate import work_folder
 from gentron.errors import UserError
+from gentron.media import Sample
 from gentron.shapes.motion_captions import opposite
 from tests.bench.worlds import perfect_clip, write_clip_folder
 
@@ -37,14 +39,21 @@ class RenderedSystem:
 
     def __init__(self, draw: Draw, name: str = "rendered") -> None:
         self.info = SystemInfo(
-            kind="test", name=name, weights_sha256=None, untrained=False, settings={"fps": 4.0}, device="cpu"
+            kind="test",
+            name=name,
+            weights_sha256=None,
+            untrained=False,
+            settings={},
+            device="cpu",
+            media=Media("video", 8, 4.0),
         )
         self.draw, self.drawn = draw, 0
 
-    def images(self, requests: Sequence[Request]) -> Iterator[np.ndarray]:
+    def samples(self, requests: Sequence[Request]) -> Iterator[Sample]:
         for request in requests:
             self.drawn += 1
-            yield self.draw(BY_ID[request.prompt_id])
+            frames = self.draw(BY_ID[request.prompt_id])
+            yield Sample(tuple(map(Image.fromarray, frames)), 4.0)
 
 
 def quiet(title: str, total: int):
@@ -112,7 +121,7 @@ def test_a_run_goes_on_where_it_stopped_and_processes_share_it(tmp_path: Path) -
     assert done is not None and again.drawn == 12 - 5
     folder = work_folder(tmp_path / "work", PROTOCOL, again.info, seed=0)
     frames = sorted((folder / "clips" / "still-0001_00").iterdir())
-    assert [f.name for f in frames] == [*(f"{k:06d}.png" for k in range(8)), "clip.json"]
+    assert [f.name for f in frames] == [f"{k:04d}.png" for k in range(8)]
     frames[3].write_bytes(frames[4].read_bytes() + b"x")  # damaged: drawn again
     done = run(PROTOCOL, again, settings(limit=2), work=tmp_path / "work", out=tmp_path / "out", stage=quiet)
     assert again.drawn == 12 - 5 + 1
@@ -137,14 +146,14 @@ def test_two_processes_write_the_same_result(tmp_path: Path, monkeypatch: pytest
 
 def test_missing_and_short_clips_are_listed(tmp_path: Path) -> None:
     from bench.systems import ClipShape, SystemOptions, parse_system
-    from bench.systems.images import write_clip
+    from gentron.data.clip_writer import write_clip
 
     prompts = PROTOCOL.select("still", limit=3)
     folder = write_clip_folder(tmp_path / "clips", prompts[:2])
     write_clip(folder / f"{prompts[0].id}_00", perfect_clip(prompts[0])[:5], fps=4)
     system = parse_system(f"folder:{folder}", SystemOptions(clip=ClipShape(num_frames=8, fps=4)))
     places = {"work": tmp_path / "work", "out": tmp_path / "out", "stage": quiet}
-    with pytest.raises(UserError, match=r"still-0000_00 \(shorter than asked\), still-0002_00 \(missing\)"):
+    with pytest.raises(UserError, match=r"still-0000_00 \(missing\), still-0002_00 \(missing\)"):
         run(PROTOCOL, system, settings(suite="still"), **places)
     done = run(PROTOCOL, system, settings(suite="still", allow_missing=True), **places)
     assert done is not None and done[0].counts.missing == 2 and done[0].metrics[0].score.mean == 1

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 
 from bench.prompts import Prompt
-from bench.scorers import Context, OfFrames, build_scorer
+from bench.scorers import Context, build_scorer
+from bench.scorers.frames import ClipJudge, score_frames
 from bench.scorers.judge_accuracy import CHANGES
 from bench.scorers.motion import ClipJudgement, Track, judge_clip, judge_track, look
 from bench.scorers.motion_accuracy import FALSE, QUESTIONS, measure_clips
+from bench.systems.samples import Frame
 from gentron.errors import UserError
 from gentron.shapes.captions import Description, ObjectDescription
 from gentron.shapes.motion import STILL, Motion, Movement, MovingScene, render_clip
@@ -174,13 +176,23 @@ def prompt(*pairs: tuple[ObjectDescription, Movement]) -> Prompt:
 
 def test_the_scorer_scores_frames_of_any_size_and_tells_chance() -> None:
     scorer = build_scorer("motion", SETTINGS, Context())
-    assert isinstance(scorer, OfFrames) and (scorer.num_frames, scorer.fps) == (8, 4)
+    assert isinstance(scorer, ClipJudge)
     frames = clip((RED_CIRCLE, RIGHT))
-    said = scorer.score(frames, "", prompt((CIRCLE, RIGHT)), 0)
+    said = scorer.score_clip(frames, prompt((CIRCLE, RIGHT)), 0)
     assert said.score == 1 and said.chance == pytest.approx(0.25, abs=0.1)
     assert said.evidence["measures"]["appearance"] == {"value": 1.0, "reason": "every frame ok"}
     larger = frames.repeat(2, axis=1).repeat(2, axis=2)
-    assert scorer.score(larger, "", prompt((CIRCLE, RIGHT)), 0) == said
+    assert scorer.score_clip(larger, prompt((CIRCLE, RIGHT)), 0) == said
+
+
+def test_the_scorer_is_given_all_frames_of_a_clip_and_refuses_pictures_and_other_lengths() -> None:
+    scorer = build_scorer("motion", SETTINGS, Context())
+    frames = [Frame(pixels, "") for pixels in clip((RED_CIRCLE, RIGHT))]
+    assert score_frames(scorer, frames, prompt((CIRCLE, RIGHT)), 0).score == 1
+    with pytest.raises(ValueError, match="clips must have 8 frames, got 5 of prompt p-0000"):
+        score_frames(scorer, frames[:5], prompt((CIRCLE, RIGHT)), 0)
+    with pytest.raises(ValueError, match="scores clips, got a picture"):
+        scorer.score(frames[0].pixels, "", prompt((CIRCLE, RIGHT)), 0)
 
 
 def test_other_versions_and_prompts_without_motion_are_refused() -> None:
