@@ -69,6 +69,8 @@ class Album:
             frames = [frame.pixels for frame in read_frames(self.folder, record)]
         except (BadImage, OSError, ValueError) as error:  # ValueError: an id that is no file name
             reason = str(error) if isinstance(error, BadImage) else "unreadable"
+            if reason.startswith("changed"):  # also since it was made, for it was scored then
+                reason = "changed since it was scored"
             self.trouble[reason] = self.trouble.get(reason, 0) + 1
             return None
         return embed(frames[0] if len(frames) == 1 else side_by_side(np.stack(frames)))
