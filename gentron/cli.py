@@ -38,6 +38,11 @@ class DataFormat(StrEnum):
     WEBDATASET = "webdataset"
 
 
+class ClipFormat(StrEnum):
+    MP4 = "mp4"
+    FRAMES = "frames"
+
+
 # ---- sample ------------------------------------------------------------------------------------------------
 
 
@@ -227,9 +232,26 @@ def shapes(
     typer.echo(f"{out}: {count} pictures")
 
 
+@data_app.command("shapes-video")
+def shapes_video(
+    count: Annotated[int, typer.Option(min=1, help="Number of clips.")],
+    out: Annotated[Path, typer.Option(help="Folder, new or of an earlier call, which is continued.")],
+    clip_format: Annotated[
+        ClipFormat, typer.Option("--format", help="mp4 files, or folders of lossless frames.")
+    ] = ClipFormat.MP4,
+    seed: Annotated[int, typer.Option(min=0, max=2**64 - 1, help="Clip i depends on (SEED, i) alone.")] = 0,
+) -> None:
+    """Write clips of the built-in world, in which things move, and their captions."""
+    from gentron.shapes.write_clips import write_clips
+
+    with progress("rendering", count) as update:
+        write_clips(out, count=count, seed=seed, clip_format=clip_format.value, callback=update)
+    typer.echo(f"{out}: {count} clips")
+
+
 @data_app.callback()
 def _data() -> None:
-    """Write data sets."""  # a callback keeps `shapes` a word of the command line while it is the only one
+    """Write data sets."""
 
 
 def main() -> None:
