@@ -161,7 +161,7 @@ def allocated_in_a_step(steps: Steps) -> float:
     with profile(profile_memory=True) as recorded:
         steps.step()
     level = peak = 0
-    assert recorded.profiler is not None
+    assert recorded.profiler is not None and recorded.profiler.kineto_results is not None
     events: list[Any] = [e for e in recorded.profiler.kineto_results.events() if e.name() == "[memory]"]
     for event in sorted(events, key=lambda e: e.start_ns()):
         level += event.nbytes()
