@@ -13,6 +13,7 @@ import typer
 
 from gentron.console import make_app, run_app
 from gentron.errors import UserError
+from gentron.export_cli import export, push
 from gentron.plan_cli import plan
 from gentron.train.cli import app as train_app
 
@@ -21,6 +22,8 @@ data_app = typer.Typer(no_args_is_help=True, help="Write data sets.")
 app.add_typer(train_app, name="train")
 app.add_typer(data_app, name="data")
 app.command()(plan)
+app.command()(export)
+app.command()(push)
 
 
 class Dtype(StrEnum):
