@@ -47,7 +47,7 @@ def video(
     videos: Annotated[
         Path | None,
         typer.Option(
-            help="Instead of a model: a folder of video files or folders of frames, with prompts in .txt files"
+            help="Instead of a model: a folder of video files or folders of frames, prompts in .txt files"
             " or a manifest.",
             show_default=False,
         ),
