@@ -80,6 +80,11 @@ def is_motion_free(video: VideoRecipe, *, seed: int, step: int) -> bool:
     return bool(keyed_rng(seed, step, Stream.MOTION_FREE).random() < video.p_motion_free)
 
 
+def video_recipe_at(video: VideoRecipe, sample: int) -> VideoRecipe:
+    """What holds at this sample of the run: short clips come with clean first frames alone."""
+    return replace(video, clean_first_frame=1.0) if sample < video.short_clips_until else video
+
+
 def text_to_video(
     recipe: TrainRecipe,
     *,
@@ -110,13 +115,18 @@ def text_to_video(
         motion_free = is_motion_free(video, seed=seed, step=global_indices.start // recipe.global_batch_size)
         if motion_free and pictures is not None:
             return joint_pictures(pictures, global_indices)
+        now = video_recipe_at(video, global_indices.start)
+        if motion_free:
+            now = replace(now, first_frame_share=0.0, first_frame_share_end=None)
         batch = clips.batch(global_indices)
+        if global_indices.start < video.short_clips_until:
+            batch = batch._replace(latents=batch.latents[:, : video.short_clip_frames])
         drawn = draw_clips(
             recipe,
-            replace(video, first_frame_share=0.0, first_frame_share_end=None) if motion_free else video,
+            now,
             seed=seed,
             global_indices=global_indices,
-            shape=clip_shape,
+            shape=tuple(batch.latents.shape[1:]),
             num_timesteps=schedule.num_train_timesteps,
         )
         timesteps = drawn.timesteps
