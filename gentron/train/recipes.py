@@ -107,7 +107,7 @@ def mini_t2v() -> TrainRecipe:
         model=replace(presets.mini(), temporal=TemporalConfig(num_frames=8, fps=4.0, null_key=True)),
         precision="bf16",
         global_batch_size=16,
-        total_images=152_000,
+        total_images=132_000,
         learning_rate=3e-4,
         lr_schedule="late_decay",
         warmup_images=3_200,
