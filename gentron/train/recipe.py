@@ -46,11 +46,6 @@ class VideoRecipe:
     first frame of `first_frame_share` is clean: with less to work out, the text reaches the motion sooner."""
     short_clip_frames: int = 4
 
-    short_clips_until: int = 0
-    """Up to this sample of the run, clips are cut to their first `short_clip_frames` frames, and every first
-    frame of `first_frame_share` is clean: with less to work out, the text reaches the motion much sooner."""
-    short_clip_frames: int = 4
-
     temporal_learning_rate: float
     """Of the temporal weights; the recipe's learning_rate is that of all others."""
     temporal_only: bool = False
