@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.results.aggregate import MetricValue, clustered_mean
-from bench.results.record import UNTRAINED_NOTE, Result, ScoreLine, read_result, read_scores
-from bench.weights import RANDOM_NOTE
+from bench.results.record import Result, ScoreLine, read_result, read_scores
+from bench.results.warnings import VOID, warnings
 from gentron.errors import UserError
 from gentron.hashing import sha256
 
@@ -37,12 +37,8 @@ class Evidence:
     @property
     def flags(self) -> list[str]:
         """What makes its numbers no result, for every place that shows them."""
-        flags = []
-        if self.result.system.untrained:
-            flags.append(UNTRAINED_NOTE)
-        if self.result.is_rehearsal:
-            flags.append(RANDOM_NOTE)
-        return flags
+        found = {each.name: each.text for each in warnings(self.result)}
+        return [found[name] for name in VOID if name in found]
 
 
 def locate(path: Path) -> Path:
