@@ -24,7 +24,7 @@ SHAPES_PROTOCOL = "compbench-shapes_v1"
 CLIP_VIEW = "clip_cosine"
 
 
-@takes_system_options
+@takes_system_options()
 def clipscore(
     *,
     images: Annotated[
@@ -146,7 +146,7 @@ def _measure(
         seed_of=asked.seed_of,
     )
     folder = asked.work_folder(work, system.info, choice.seed)
-    records = make_images(system, wanted, folder, shard, stage)
+    records = make_images(system, wanted, folder, shard, stage, prompts=asked.all_prompts)
     with stage("cosines", len(shard.mine(records))) as advance:
         compute(cosines, choice.view, asked.prompts, records, folder, advance=advance, shard=shard)
     if not shard.is_first:
@@ -177,11 +177,13 @@ def _measure(
 class Asked:
     """The prompts and how images of them are asked for; protocol is None for a file.
 
-    digest: of all prompts of the file, also of those beyond a limit: their images lie in one folder.
+    all_prompts: of the file or protocol, also those beyond a limit.   digest: of all of the file, so that its
+    images lie in one folder whatever the limit.
     """
 
     name: str
     prompts: list[Prompt]
+    all_prompts: list[Prompt]
     protocol: Protocol | None
     images_per_prompt: int
     seed: int
@@ -211,6 +213,7 @@ def _ask(given: str | None, limit: int | None) -> Asked:
         return Asked(
             name=safe_name(Path(given).stem),
             prompts=prompts[:limit],
+            all_prompts=prompts,
             protocol=None,
             images_per_prompt=1,
             seed=0,
@@ -233,6 +236,7 @@ def _ask(given: str | None, limit: int | None) -> Asked:
     return Asked(
         name=safe_name(given),
         prompts=prompts,
+        all_prompts=protocol.all_prompts,
         protocol=protocol,
         images_per_prompt=protocol.config.images_per_prompt,
         seed=protocol.config.seed,
@@ -252,20 +256,9 @@ def _check_captions(prompts: list[Prompt]) -> None:
 
 def _default_count(system: System | Collection, asked: Asked) -> int:
     """A folder's: the most pictures it holds of one prompt, so that fewer of another are missing ones."""
-    from bench.systems import Collection, Request
+    from bench.systems import Collection
 
-    if not isinstance(system, Collection):
-        return asked.images_per_prompt
-
-    def has(prompt: Prompt, sample: int) -> bool:
-        id = f"{prompt.id}_{sample:02d}"
-        request = Request(id=id, prompt_id=prompt.id, sample=sample, text=prompt.text, seed=-1)
-        return system.find(request).is_file()
-
-    count = 1
-    while any(has(prompt, count) for prompt in asked.prompts):
-        count += 1
-    return count
+    return system.count(asked.all_prompts) if isinstance(system, Collection) else asked.images_per_prompt
 
 
 # ---- output ----------------------------------------------------------------------------------------------

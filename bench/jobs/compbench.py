@@ -121,7 +121,7 @@ def run(
         seed=settings.seed,
         seed_of=protocol.config.image_seed,
     )
-    records = make_images(system, wanted, folder, shard, stage)
+    records = make_images(system, wanted, folder, shard, stage, prompts=protocol.all_prompts)
     with stage("scores", len(shard.mine(records))) as advance:
         mine = shard.mine(records)
         score(scorers.by_category, prompts, mine, folder, advance=advance, file_name=shard.file_name(SCORES))

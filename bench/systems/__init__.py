@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
+from bench.prompts import Prompt
 from gentron.errors import UserError
 
 if TYPE_CHECKING:
@@ -70,23 +71,41 @@ class Collection(Protocol):
 
     info: SystemInfo
 
-    def find(self, request: Request) -> Path:
-        """Where the image of this request is or should be."""
+    def find(self, requests: Sequence[Request], prompts: Sequence[Prompt]) -> list[Path]:
+        """Where the images of these requests are or should be.
+
+        prompts: all of the lists in order, whether asked for or not; UserError where images and prompts do
+        not match one to one.
+        """
+        ...
+
+    def count(self, prompts: Sequence[Prompt]) -> int:
+        """The most images that it holds of one prompt, at least 1."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ClipShape:
+    """What is asked of a system that draws clips."""
+
+    num_frames: int
+    fps: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class SystemOptions:
-    """How to run a system; None takes the system's own setting."""
+    """How to run a system; None takes the system's own setting. clip: None for pictures."""
 
     device: str = "auto"
     num_inference_steps: int | None = None
     guidance_scale: float | None = None
+    motion_guidance_scale: float | None = None
     sampler: str | None = None
     batch_size: int | None = None
     random_weights: bool = False
     checkpoint: Path | None = None
     image_size: int | None = None
+    clip: ClipShape | None = None
 
     def refuse(self, what: str, *names: str) -> None:
         """Raise ValueError if one of these options is set: a setting without effect would mislead."""

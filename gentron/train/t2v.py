@@ -8,7 +8,7 @@ there are none, clips under the identity mask), else it takes clips.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -23,7 +23,6 @@ from gentron.bundled import bundled_mini
 from gentron.checkpoint import load_model, load_t2i, read_config
 from gentron.data import Batch, DataSource, Stream, keyed_rng
 from gentron.data.shapes_clips import ShapesClips
-from gentron.data.source import ClipSource
 from gentron.errors import UserError
 from gentron.model import GenTron, GenTronConfig, is_temporal
 from gentron.text import PromptEmbeds, TextEncoders
@@ -83,7 +82,8 @@ def is_motion_free(video: VideoRecipe, *, seed: int, step: int) -> bool:
 def text_to_video(
     recipe: TrainRecipe,
     *,
-    clips: ClipSource,
+    clips: DataSource,
+    swapped_captions: Sequence[str],
     pictures: DataSource | None,
     text_encoders: TextEncoders,
     autoencoder: Autoencoder,
@@ -93,6 +93,7 @@ def text_to_video(
 ) -> Task[GenTron, ClipBatch]:
     """The second task: a sample is a clip, or the pictures that a motion-free step takes in its place.
 
+    swapped_captions: of the held-back clips, wrong about what they show; a clip's own where there is none.
     pictures: None where the recipe is not joint.
     """
     video = recipe.video
@@ -101,7 +102,13 @@ def text_to_video(
     weights = loss_weights(recipe, schedule).to(device)
     clip_shape = tuple(clips.held_back().latents.shape[1:])
     validate = make_validation(
-        recipe, clips=clips, pictures=pictures, text_encoders=text_encoders, seed=seed, device=device
+        recipe,
+        clips=clips.held_back(),
+        swapped_captions=swapped_captions,
+        pictures=None if pictures is None else pictures.held_back(),
+        text_encoders=text_encoders,
+        seed=seed,
+        device=device,
     )
     sampled = sample_set(text_encoders, clip_shape, recipe, seed=seed, device=device)
     pictures_a_sample = video.joint_batch_size // recipe.global_batch_size
@@ -201,8 +208,9 @@ def _with_frozen(model: GenTron, video: VideoRecipe) -> GenTron:
 def make_validation(
     recipe: TrainRecipe,
     *,
-    clips: ClipSource,
-    pictures: DataSource | None,
+    clips: Batch,
+    swapped_captions: Sequence[str],
+    pictures: Batch | None,
     text_encoders: TextEncoders,
     seed: int,
     device: torch.device,
@@ -215,21 +223,22 @@ def make_validation(
     schedule = schedule_of(recipe)
     middle = middle_timesteps(schedule)
     options = {"seed": seed, "device": device}
-    held_back, swapped = clips.held_back(), clips.swapped_captions()
-    of_clips = validation_set(held_back, text_encoders, middle, **options)
+    of_clips = validation_set(clips, text_encoders, middle, **options)
     of_pictures = of_clips
     if pictures is not None:
-        of_pictures = validation_set(pictures.held_back(), text_encoders, middle, **options)
+        of_pictures = validation_set(pictures, text_encoders, middle, **options)
         of_pictures = of_pictures._replace(
             latents=of_pictures.latents[:, None], noise=of_pictures.noise[:, :, None]
         )
-    moving = [i for i, caption in enumerate(held_back.captions) if caption != swapped[i]]
+    moving = [i for i, caption in enumerate(clips.captions) if caption != swapped_captions[i]]
     right: ValidationSet | None = None
     wrong: ValidationSet | None = None
     if moving:
-        batch = Batch(held_back.latents[moving], [held_back.captions[i] for i in moving])
+        batch = Batch(clips.latents[moving], [clips.captions[i] for i in moving])
         right = validation_set(batch, text_encoders, (*middle, *SWAP_TIMESTEPS), **options)
-        wrong = right._replace(prompt_embeds=encoded(text_encoders, [swapped[i] for i in moving], device))
+        wrong = right._replace(
+            prompt_embeds=encoded(text_encoders, [swapped_captions[i] for i in moving], device)
+        )
 
     def losses(model: GenTron, fixed: ValidationSet, *, motion_free: bool = False, clean: bool = False):  # noqa: ANN202
         predict: Predict = lambda noisy, t, text: model(noisy, t, text, motion_free=motion_free)  # noqa: E731
@@ -289,9 +298,9 @@ def starting_from(folder: Path) -> Callable[[GenTronConfig], GenTron]:
     return build
 
 
-def clip_source(
+def shapes_clips(
     recipe: TrainRecipe, autoencoder: Autoencoder, *, seed: int, cache_dir: Path, console: Console
-) -> ClipSource:
+) -> ShapesClips:
     """Clips of the built-in world."""
     video, temporal = recipe.video, recipe.model.temporal
     assert video is not None and temporal is not None
@@ -336,11 +345,12 @@ def run(
     where = {"seed": seed, "cache_dir": cache_dir, "console": console}
     if data != "shapes":
         raise UserError(f"--data must be shapes, got {data!r}")
-    clips = clip_source(recipe, autoencoder, **where)
+    clips = shapes_clips(recipe, autoencoder, **where)
     pictures = None if joint is None else picture_source(joint, recipe, autoencoder, **where)
     task = text_to_video(
         recipe,
         clips=clips,
+        swapped_captions=clips.swapped_captions(),
         pictures=pictures,
         text_encoders=text_encoders,
         autoencoder=autoencoder,

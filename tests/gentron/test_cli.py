@@ -15,8 +15,10 @@ import typer
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from gentron.cli import app, make_grid
+from gentron.cli import app
 from gentron.console import make_app, one_line
+from gentron.media import Sample
+from gentron.sample_output import make_grid
 
 PROMPT = "a red circle and a blue square"
 
@@ -174,11 +176,14 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(
 
 def test_grids_fill_in_reading_order() -> None:
     pictures = [Image.new("RGB", (2, 1), (k, 0, 0)) for k in range(5)]
-    grid = np.asarray(make_grid(pictures))
+    grid = np.asarray(make_grid([Sample((picture,)) for picture in pictures]))
     line, width, height = 2, 2, 1
     assert grid.shape == (2 * height + line, 3 * width + 2 * line, 3)
     assert grid[:: height + line, :: width + line, 0].tolist() == [[0, 1, 2], [3, 4, 128]]
     assert (grid[1:3] == 128).all()
+    clips = [Sample(tuple(pictures[k : k + 2]), 4.0) for k in (0, 2)]
+    grid = np.asarray(make_grid(clips, columns=1))  # a row a clip, whatever is asked
+    assert grid[:: height + line, :: width + line, 0].tolist() == [[0, 1], [2, 3]]
 
 
 # ---- models, data, help ------------------------------------------------------------------------------------
