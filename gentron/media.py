@@ -1,4 +1,4 @@
-"""What is made and looked at: samples of frames. A picture is one frame, a clip several with a rate."""
+"""What a system draws: a sample of frames. A picture is one frame, a clip several with a rate."""
 
 # F frames, H W sides of a frame in pixels
 

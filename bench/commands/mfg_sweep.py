@@ -116,7 +116,6 @@ def mfg_sweep(
     if study is not None and study_out.exists():
         raise UserError(f"'{study_out}' stands already: give another --study-out")
 
-    from bench.commands.compbench import scoring_device
     from bench.commands.progress import stage
     from bench.commands.video import chosen_flow, open_system
     from bench.jobs.clip_source import Choice
@@ -127,6 +126,7 @@ def mfg_sweep(
     from bench.systems import SystemOptions
     from bench.systems.clips import find_clips
     from bench.systems.gentron import GenTronSystem
+    from gentron.device import usable_device
 
     options = SweepOptions(
         flow=chosen_flow(flow, models),
@@ -137,7 +137,7 @@ def mfg_sweep(
         limit = DEFAULT_LIMIT
     choice = Choice(suite=suite, limit=limit or None, clips_per_prompt=clips_per_prompt, seed=seed)
     shard = Shard.from_environment()
-    place = shard.device(device)
+    place = str(usable_device(device))
     system_options = SystemOptions(
         device=place,
         num_inference_steps=num_inference_steps,
@@ -154,7 +154,7 @@ def mfg_sweep(
 
     for cell in grid:
         at(cell)  # a scale that the model cannot have is said before the first clip
-    places = Places(out=out, work=work, device=scoring_device(place), models=models)
+    places = Places(out=out, work=work, device=place, models=models)
     swept = run(grid, at, source, options, places=places, stage=stage, shard=shard)
     shard.leave()
     if swept is None:

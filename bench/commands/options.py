@@ -1,11 +1,16 @@
-"""Options that several commands have, said once; a command adds the default."""
+"""Options that several commands have, said once."""
 
 from __future__ import annotations
 
+import functools
+import inspect
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from bench.systems import SystemOptions
 
 Limit = Annotated[int | None, typer.Option(help="First N prompts of each category only.")]
 Models = Annotated[Path | None, typer.Option(help="Folder of the scorers' networks.", show_default=False)]
@@ -27,3 +32,53 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
 AllowMissing = Annotated[
     bool, typer.Option("--allow-missing", help="Measure what is there; the result says so.")
 ]
+
+
+def system_options(
+    *,
+    checkpoint: Checkpoint = None,
+    random_weights: RandomWeights = False,
+    num_inference_steps: NumInferenceSteps = None,
+    guidance_scale: GuidanceScale = None,
+    sampler: Sampler = None,
+    image_size: ImageSize = None,
+    batch_size: BatchSize = None,
+    device: Device = "auto",
+) -> SystemOptions:
+    """How the command line says to run a system; ValueError for a number that no system takes."""
+    check_numbers(num_inference_steps=(num_inference_steps, 1), batch_size=(batch_size, 1))
+    return SystemOptions(
+        device=device,
+        num_inference_steps=num_inference_steps,
+        guidance_scale=guidance_scale,
+        sampler=sampler,
+        batch_size=batch_size,
+        random_weights=random_weights,
+        checkpoint=checkpoint,
+        image_size=image_size,
+    )
+
+
+def takes_system_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The command's parameter `system` stands for all options of `system_options`, in its place."""
+    expanded = inspect.signature(system_options, eval_str=True).parameters
+    own = inspect.signature(command, eval_str=True)
+    parameters = []
+    for parameter in own.parameters.values():
+        parameters += expanded.values() if parameter.name == "system" else [parameter]
+
+    @functools.wraps(command)
+    def run(**values: object) -> None:
+        given = {name: values.pop(name) for name in expanded}
+        command(**values, system=system_options(**given))  # type: ignore[arg-type]
+
+    run.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {each.name: each.annotation for each in parameters} | {"return": None}
+    return run
+
+
+def check_numbers(**given: tuple[int | None, int]) -> None:
+    """Each option's value and the least it may be."""
+    for option, (value, least) in given.items():
+        if value is not None and value < least:
+            raise ValueError(f"{option} must be >= {least}, got {value}")

@@ -127,9 +127,10 @@ def video(
     from bench.sharding import Shard
     from bench.systems import SystemOptions
     from bench.systems.clips import Reading, find_clips
+    from gentron.device import usable_device
 
     shard = Shard.from_environment()
-    place = shard.device(device)
+    place = str(usable_device(device))
     system_options = SystemOptions(
         device=place,
         num_inference_steps=num_inference_steps,
@@ -153,7 +154,6 @@ def video(
     )
     against = None if reference is None else find_clips(reference)
 
-    from bench.commands.compbench import scoring_device
     from bench.commands.progress import stage
     from bench.jobs.clip_source import Choice
 
@@ -166,7 +166,7 @@ def video(
         choice = Choice(suite=suite, limit=limit, clips_per_prompt=clips_per_prompt, seed=seed)
         system, source = open_system(model, system_options, protocol, prompts, choice, work=work)
         measured = system_set(system, source, stage=stage, shard=shard)
-    places = Places(out=out, work=work, device=scoring_device(place), models=models)
+    places = Places(out=out, work=work, device=place, models=models)
     done = run(measured, against, asked, places=places, stage=stage, shard=shard)
     shard.leave()
     if done is not None:

@@ -141,7 +141,7 @@ def export(
         raise UserError(f"A and B are the same system with the same settings: {infos['a'].name}")
 
     wanted = requests(drawn.prompts, images_per_prompt=1, seed=settings.seed)
-    found = [item for name in SYSTEMS for item in _find(name, systems[name], wanted, work, stage)]
+    found = [item for name in SYSTEMS for item in _find(name, systems[name], wanted, drawn, work, stage)]
     media, contents = (_check_videos if is_video else _check_pictures)(found, settings)
     notes = _twins(found, contents)
     placed = _place(drawn, settings, media.noun, secret, wording)
@@ -273,12 +273,13 @@ def _find(
     name: str,
     system: System | Collection,
     wanted: list[Request],
+    drawn: Drawn,
     work: Path,
     stage: Stage,
 ) -> list[Found]:
     with stage(f"images of {name.upper()}", len(wanted)) as advance:
         if isinstance(system, Collection):
-            records = collect(system, wanted)
+            records = collect(system, wanted, drawn.available)
             advance(len(wanted))
             folder = work
         else:

@@ -139,7 +139,7 @@ def clip_prompts(protocol: str | None, file: Path | None, *, default: str | None
 def draw_clips(system: System, source: ClipSource, stage: Stage, shard: Shard) -> list[Clip]:
     """All clips, made or found, once every process has made its share."""
     folder = source.folder(system.info)
-    made = make_images(system, list(source.wanted), folder, shard, stage)
+    made = make_images(system, list(source.wanted), folder, shard, stage, prompts=source.prompts)
     texts = {prompt.id: prompt.text for prompt in source.prompts}
     return [_clip(folder, record, texts[record.prompt_id]) for record in made]
 

@@ -26,6 +26,7 @@ from bench.stages import Stage
 from bench.systems import Collection, Request, System, safe_name
 from bench.systems.generate import images_folder, make_images, work_folder
 from bench.systems.requests import requests
+from gentron.data.walk import walk_files
 from gentron.errors import UserError
 from gentron.hashing import sha256
 from gentron.shapes import render, sample_scene
@@ -82,14 +83,16 @@ def _suite(num_images: int | None) -> str:
 
 
 def folder_pictures(folder: Path, num_images: int | None = None) -> list[Picture]:
-    """The pictures in a folder and below it, by name; UserError if there are none or too few."""
+    """The pictures in a folder and below it, by name; UserError if there are none or too few.
+
+    Links are followed, and a folder that several links lead to counts once.
+    """
     if not folder.is_dir():
         raise UserError(f"no folder '{folder}'")
-    paths = {path.relative_to(folder): path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES}
     found = {
-        place.as_posix(): path
-        for place, path in paths.items()
-        if not any(part.startswith(".") for part in place.parts)
+        path.relative_to(folder).as_posix(): path
+        for path in walk_files(folder)
+        if path.suffix.lower() in SUFFIXES
     }
     if not found:
         raise UserError(f"no images in '{folder}': expected files that end in {', '.join(SUFFIXES)}")
@@ -144,7 +147,7 @@ def measured_system(
         side=Side(
             id=system.info.name,
             num_images=len(wanted) * system.info.media.num_frames,
-            pictures=lambda: _made(system, wanted, folder, stage, shard),
+            pictures=lambda: _made(system, wanted, prompts, folder, stage, shard),
         ),
         protocol=protocol.name,
         protocol_sha256=protocol.sha256,
@@ -185,7 +188,7 @@ def measured_captions(
         side=Side(
             id=info.name,
             num_images=len(wanted) * system.info.media.num_frames,
-            pictures=lambda: _made(system, wanted, folder, stage, shard),
+            pictures=lambda: _made(system, wanted, captions.prompts, folder, stage, shard),
             prepared=name,
             prepare=prepare,
         ),
@@ -207,11 +210,16 @@ def _chosen(wanted: list[Request], num_images: int | None, where: str) -> list[R
 
 
 def _made(
-    system: System | Collection, wanted: list[Request], folder: Path, stage: Stage, shard: Shard
+    system: System | Collection,
+    wanted: list[Request],
+    prompts: Sequence[Prompt],
+    folder: Path,
+    stage: Stage,
+    shard: Shard,
 ) -> list[Picture]:
     """Pictures of all requests, once every process has made its share; of a clip, every frame is one."""
     pictures: list[Picture] = []
-    for r in make_images(system, wanted, folder, shard, stage):
+    for r in make_images(system, wanted, folder, shard, stage, prompts=prompts):
         for k, each in enumerate(r.files):
             name = f"{r.prompt_id}_{r.sample:02d}" + (f"_frame{k}" if r.kind == "video" else "")
             path = folder / each.file

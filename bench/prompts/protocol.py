@@ -249,6 +249,11 @@ class Protocol:
         return [prompt for name in self.categories(suite) for prompt in self.prompts[name][:limit]]
 
     @property
+    def all_prompts(self) -> list[Prompt]:
+        """Of every category, in the order of the lists."""
+        return [prompt for prompts in self.prompts.values() for prompt in prompts]
+
+    @property
     def images_key(self) -> list[Any]:
         """All of the protocol that shapes an image: evaluators of the same prompts share their images."""
         if isinstance(self.config, PromptSetConfig):

@@ -2,7 +2,7 @@
 
 mini | xl2 | g2 | s2 | b2 | l2   a preset: bundled weights, or those in the models folder
 DIR                              a GenTron checkpoint folder
-folder:DIR                       images made elsewhere
+folder:DIR                       images made elsewhere, or folders of frames
 diffusers:REPO or diffusers:DIR  any text-to-image pipeline of diffusers, from the local cache or a folder
 """
 
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
+from bench.prompts import Prompt
 from gentron.errors import UserError
 
 if TYPE_CHECKING:
@@ -70,8 +71,16 @@ class Collection(Protocol):
 
     info: SystemInfo
 
-    def find(self, request: Request) -> Path:
-        """Where the image of this request is or should be."""
+    def find(self, requests: Sequence[Request], prompts: Sequence[Prompt]) -> list[Path]:
+        """Where the images of these requests are or should be.
+
+        prompts: all of the lists in order, whether asked for or not; UserError where images and prompts do
+        not match one to one.
+        """
+        ...
+
+    def count(self, prompts: Sequence[Prompt]) -> int:
+        """The most images that it holds of one prompt, at least 1."""
         ...
 
 
@@ -129,6 +138,10 @@ def check_system(name: str) -> None:
 def parse_system(name: str, options: SystemOptions) -> System | Collection:
     """The system of this name; UserError if it does not exist or its weights are not here."""
     kind, _, rest = name.partition(":")
+    if kind == "folder" and rest and options.clip:
+        from bench.systems.clip_folder import ClipFolderSystem
+
+        return ClipFolderSystem(Path(rest), options)
     if kind == "folder" and rest:
         from bench.systems.folder import FolderSystem
 

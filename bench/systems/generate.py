@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from bench.prompts import Prompt
 from bench.prompts.protocol import Protocol
 from bench.sharding import Shard
 from bench.stages import Stage
@@ -18,6 +19,7 @@ from bench.systems.samples import (
     MANIFEST,
     MediaFile,
     SampleRecord,
+    frames_at,
     is_made,
     manifest_row,
     read_manifest,
@@ -51,18 +53,24 @@ def generate(
     return [manifest[(r.prompt_id, r.sample)] for r in wanted]
 
 
-def collect(collection: Collection, wanted: list[Request]) -> list[SampleRecord]:
-    """Records of images made elsewhere. Their seeds are not known: -1."""
+def collect(collection: Collection, wanted: list[Request], prompts: Sequence[Prompt]) -> list[SampleRecord]:
+    """Records of images made elsewhere. Their seeds are not known: -1.
+
+    prompts: all of the lists in order, see `Collection.find`.
+    """
+    media = collection.info.media
     records = []
-    for request in wanted:
-        path = collection.find(request).resolve()
-        digest = file_sha256(path) if path.is_file() else None
+    for request, place in zip(wanted, collection.find(wanted, prompts), strict=True):
+        path = place.resolve()
+        files = frames_at(path, media) if media.kind == "video" else [path]
         records.append(
             SampleRecord(
                 prompt_id=request.prompt_id,
                 sample=request.sample,
                 seed=-1,
-                files=(MediaFile(str(path), digest),),
+                kind=media.kind,
+                fps=media.fps,
+                files=tuple(MediaFile(str(f), file_sha256(f) if f.is_file() else None) for f in files),
             )
         )
     return records
@@ -87,13 +95,22 @@ def work_folder(work: Path, protocol: Protocol, info: SystemInfo, *, seed: int) 
 
 
 def make_images(
-    system: System | Collection, wanted: list[Request], folder: Path, shard: Shard, stage: Stage
+    system: System | Collection,
+    wanted: list[Request],
+    folder: Path,
+    shard: Shard,
+    stage: Stage,
+    *,
+    prompts: Sequence[Prompt],
 ) -> list[SampleRecord]:
-    """Records of all images, once every process has made its share."""
+    """Records of all images, once every process has made its share.
+
+    prompts: all of the lists in order, also those of which nothing is wanted.
+    """
     mine = shard.mine(wanted)
     with stage("images", len(mine)) as advance:
         if isinstance(system, Collection):
-            records = collect(system, wanted)
+            records = collect(system, wanted, prompts)
             advance(len(mine))
         else:
             generate(system, mine, folder, advance=advance, manifest_name=shard.file_name(MANIFEST))

@@ -140,7 +140,7 @@ def test_a_clip_has_the_mean_cosine_of_its_frames(tmp_path: Path) -> None:
     cosines, view = ShapesCosines(), stated(SHAPES_VIEW, SHAPES)
     prompts = PROTOCOL.prompts["color"][:1]
     wanted = requests(prompts, images_per_prompt=1, seed=0)
-    records = make_images(TwoFrames(), wanted, tmp_path, Shard(), stage)
+    records = make_images(TwoFrames(), wanted, tmp_path, Shard(), stage, prompts=prompts)
     compute(cosines, view, prompts, records, tmp_path, advance=lambda count: None)
     rows, missing = gather_cosines(cosines, view, prompts, records, tmp_path)
     each = [cosines.cosine(x, prompts[0], prompts[0].text) for x in (perfect_image(prompts[0]), NOTHING)]
