@@ -24,7 +24,7 @@ SHAPES_PROTOCOL = "compbench-shapes_v1"
 CLIP_VIEW = "clip_cosine"
 
 
-@takes_system_options
+@takes_system_options()
 def clipscore(
     *,
     images: Annotated[

@@ -34,7 +34,7 @@ def default_protocol(model: str) -> str:
     return SHAPES if trained_on.startswith("shapes") else OFFICIAL
 
 
-@takes_system_options
+@takes_system_options()
 def compbench(
     *,
     model: Annotated[

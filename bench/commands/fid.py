@@ -24,7 +24,7 @@ SHAPES, COCO = "compbench-shapes_v1", "coco-30k_v1"
 FOR_PHOTOGRAPHS, FOR_SHAPES = "fid", "fd-mini,pr-mini"
 
 
-@takes_system_options
+@takes_system_options()
 def fid(
     *,
     model: Annotated[

@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench.commands.options import (
-    BatchSize,
-    Checkpoint,
-    Device,
-    Models,
-    NumInferenceSteps,
-    Out,
-    RandomWeights,
-    Sampler,
-    Work,
-)
+from bench.commands.options import Models, Out, Work, takes_system_options
 from bench.sweeps.grid import MINI_LAMBDA_M, Cell, cells, parse_values
+from bench.systems import SystemOptions
 from gentron.errors import UserError
 
 if TYPE_CHECKING:
@@ -31,7 +23,9 @@ FLOWS = ("auto", "raft", "dis")
 DEFAULT_LIMIT = 20  # prompts a category of motion-shapes_v1: 120 clips a value
 
 
+@takes_system_options(without=("guidance_scale", "motion_guidance_scale", "image_size"))
 def mfg_sweep(
+    *,
     model: Annotated[
         str, typer.Option(help="mini-t2v, xl2-t2v, g2-t2v or the checkpoint folder of a video model.")
     ] = "mini-t2v",
@@ -95,12 +89,7 @@ def mfg_sweep(
     models: Models = None,
     out: Out = Path("results"),
     work: Work = Path("runs/bench"),
-    checkpoint: Checkpoint = None,
-    random_weights: RandomWeights = False,
-    num_inference_steps: NumInferenceSteps = None,
-    sampler: Sampler = None,
-    batch_size: BatchSize = None,
-    device: Device = "auto",
+    system: SystemOptions,
 ) -> None:
     """Draw the same prompts and seeds under every lambda_M and measure frames, text, motion and flicker.
 
@@ -123,7 +112,6 @@ def mfg_sweep(
     from bench.set_metrics.measure import jobs
     from bench.sharding import Shard
     from bench.sweeps.mfg import SweepOptions, run
-    from bench.systems import SystemOptions
     from bench.systems.clips import find_clips
     from bench.systems.gentron import GenTronSystem
     from gentron.device import usable_device
@@ -137,20 +125,15 @@ def mfg_sweep(
         limit = DEFAULT_LIMIT
     choice = Choice(suite=suite, limit=limit or None, clips_per_prompt=clips_per_prompt, seed=seed)
     shard = Shard.from_environment()
-    place = str(usable_device(device))
-    system_options = SystemOptions(
-        device=place,
-        num_inference_steps=num_inference_steps,
-        sampler=sampler,
-        batch_size=batch_size,
-        random_weights=random_weights,
-        checkpoint=checkpoint,
-    )
-    system, source = open_system(model, system_options, protocol, prompts, choice, work=work)
-    grid = cells(motions, texts or [float(system.info.settings["guidance_scale"])])
+    place = str(usable_device(system.device))
+    system = replace(system, device=place)
+    drawn_by, source = open_system(model, system, protocol, prompts, choice, work=work)
+    grid = cells(motions, texts or [float(drawn_by.info.settings["guidance_scale"])])
 
     def at(cell: Cell) -> GenTronSystem:
-        return system.at(guidance_scale=cell.guidance_scale, motion_guidance_scale=cell.motion_guidance_scale)
+        return drawn_by.at(
+            guidance_scale=cell.guidance_scale, motion_guidance_scale=cell.motion_guidance_scale
+        )
 
     for cell in grid:
         at(cell)  # a scale that the model cannot have is said before the first clip
@@ -167,7 +150,7 @@ def mfg_sweep(
         done = export_study(
             swept,
             pair,
-            fps=system.info.media.fps or 4.0,
+            fps=drawn_by.info.media.fps or 4.0,
             raters=raters,
             out=study_out,
             work=work / "study",

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -40,6 +40,7 @@ def system_options(
     random_weights: RandomWeights = False,
     num_inference_steps: NumInferenceSteps = None,
     guidance_scale: GuidanceScale = None,
+    motion_guidance_scale: MotionGuidanceScale = None,
     sampler: Sampler = None,
     image_size: ImageSize = None,
     batch_size: BatchSize = None,
@@ -51,6 +52,7 @@ def system_options(
         device=device,
         num_inference_steps=num_inference_steps,
         guidance_scale=guidance_scale,
+        motion_guidance_scale=motion_guidance_scale,
         sampler=sampler,
         batch_size=batch_size,
         random_weights=random_weights,
@@ -59,22 +61,34 @@ def system_options(
     )
 
 
-def takes_system_options(command: Callable[..., None]) -> Callable[..., None]:
-    """The command's parameter `system` stands for all options of `system_options`, in its place."""
-    expanded = inspect.signature(system_options, eval_str=True).parameters
-    own = inspect.signature(command, eval_str=True)
-    parameters = []
-    for parameter in own.parameters.values():
-        parameters += expanded.values() if parameter.name == "system" else [parameter]
+OF_CLIPS = ("motion_guidance_scale",)  # what a system of pictures has not
+Command = Callable[..., None]
 
-    @functools.wraps(command)
-    def run(**values: object) -> None:
-        given = {name: values.pop(name) for name in expanded}
-        command(**values, system=system_options(**given))  # type: ignore[arg-type]
 
-    run.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
-    run.__annotations__ = {each.name: each.annotation for each in parameters} | {"return": None}
-    return run
+def takes_system_options(*, without: Collection[str] = OF_CLIPS) -> Callable[[Command], Command]:
+    """The command's parameter `system` stands for the options of `system_options`, in its place.
+
+    without: those that the command does not offer, or sets itself.
+    """
+    every = inspect.signature(system_options, eval_str=True).parameters
+    expanded = {name: parameter for name, parameter in every.items() if name not in without}
+
+    def expand(command: Command) -> Command:
+        own = inspect.signature(command, eval_str=True)
+        parameters: list[inspect.Parameter] = []
+        for parameter in own.parameters.values():
+            parameters += expanded.values() if parameter.name == "system" else [parameter]
+
+        @functools.wraps(command)
+        def run(**values: Any) -> None:
+            given = {name: values.pop(name) for name in expanded}
+            command(**values, system=system_options(**given))
+
+        run.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {each.name: each.annotation for each in parameters} | {"return": None}
+        return run
+
+    return expand
 
 
 def check_numbers(**given: tuple[int | None, int]) -> None:

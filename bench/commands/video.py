@@ -2,32 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bench.commands.options import (
-    AllowMissing,
-    BatchSize,
-    Checkpoint,
-    Device,
-    GuidanceScale,
-    Limit,
-    Models,
-    MotionGuidanceScale,
-    NumInferenceSteps,
-    Out,
-    RandomWeights,
-    Sampler,
-    Work,
-)
+from bench.commands.options import AllowMissing, Limit, Models, Out, Work, takes_system_options
+from bench.systems import SystemOptions
 from gentron.errors import UserError
 
 if TYPE_CHECKING:
     from bench.jobs.clip_source import Choice, ClipSource
     from bench.jobs.video import Done
-    from bench.systems import ClipShape, SystemOptions
+    from bench.systems import ClipShape
     from bench.systems.gentron import GenTronSystem
     from gentron.checkpoint import CheckpointConfig
 
@@ -39,7 +27,9 @@ OF_FLOW = ("flow_magnitude", "warping_error", "static_flicker")
 OF_CLIP = ("clip_frames", "clip_consistency", "clip_consistency_first")
 
 
+@takes_system_options(without=("image_size",))
 def video(
+    *,
     model: Annotated[
         str,
         typer.Option(help="mini-t2v, xl2-t2v, g2-t2v or the checkpoint folder of a video model."),
@@ -47,7 +37,7 @@ def video(
     videos: Annotated[
         Path | None,
         typer.Option(
-            help="Instead of a model: a folder of video files or folders of frames, their prompts in .txt"
+            help="Instead of a model: a folder of video files or folders of frames, with prompts in .txt"
             " files or a manifest.",
             show_default=False,
         ),
@@ -102,14 +92,7 @@ def video(
     models: Models = None,
     out: Out = Path("results"),
     work: Work = Path("runs/bench"),
-    checkpoint: Checkpoint = None,
-    random_weights: RandomWeights = False,
-    num_inference_steps: NumInferenceSteps = None,
-    guidance_scale: GuidanceScale = None,
-    motion_guidance_scale: MotionGuidanceScale = None,
-    sampler: Sampler = None,
-    batch_size: BatchSize = None,
-    device: Device = "auto",
+    system: SystemOptions,
     allow_missing: AllowMissing = False,
 ) -> None:
     """Measure clips: temporal flickering, SSIM and PSNR of neighbouring frames, optical flow, warping error,
@@ -125,22 +108,12 @@ def video(
     from bench.jobs.video import Asked, Places, folder_set, run, system_set
     from bench.set_metrics.measure import CLIP_METRICS, METRICS, jobs
     from bench.sharding import Shard
-    from bench.systems import SystemOptions
     from bench.systems.clips import Reading, find_clips
     from gentron.device import usable_device
 
     shard = Shard.from_environment()
-    place = str(usable_device(device))
-    system_options = SystemOptions(
-        device=place,
-        num_inference_steps=num_inference_steps,
-        guidance_scale=guidance_scale,
-        motion_guidance_scale=motion_guidance_scale,
-        sampler=sampler,
-        batch_size=batch_size,
-        random_weights=random_weights,
-        checkpoint=checkpoint,
-    )
+    place = str(usable_device(system.device))
+    system = replace(system, device=place)
     reading = Reading(fps=fps, num_frames=num_frames)
     measures = chosen_measures(metrics, flow, models)
     words = [word.strip() for word in set_metrics.split(",") if word.strip()]
@@ -160,12 +133,12 @@ def video(
     if videos is not None:
         given: dict[str, object] = {"protocol": protocol, "prompts": prompts, "limit": limit, "seed": seed}
         given |= {"clips_per_prompt": clips_per_prompt, "suite": None if suite == "all" else suite}
-        _refuse(system_options, given)
+        _refuse(system, given)
         measured = folder_set(videos, work=work)
     else:
         choice = Choice(suite=suite, limit=limit, clips_per_prompt=clips_per_prompt, seed=seed)
-        system, source = open_system(model, system_options, protocol, prompts, choice, work=work)
-        measured = system_set(system, source, stage=stage, shard=shard)
+        drawn_by, source = open_system(model, system, protocol, prompts, choice, work=work)
+        measured = system_set(drawn_by, source, stage=stage, shard=shard)
     places = Places(out=out, work=work, device=place, models=models)
     done = run(measured, against, asked, places=places, stage=stage, shard=shard)
     shard.leave()
