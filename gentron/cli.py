@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -15,9 +15,6 @@ from gentron.console import make_app, run_app
 from gentron.errors import UserError
 from gentron.plan_cli import plan
 from gentron.train.cli import app as train_app
-
-if TYPE_CHECKING:
-
 
 app = make_app("GenTron: text-to-image and text-to-video transformers, their training and sampling.")
 data_app = typer.Typer(no_args_is_help=True, help="Write data sets.")
