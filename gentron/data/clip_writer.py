@@ -120,9 +120,14 @@ def _write_sheet(path: Path, frames: np.ndarray, fps: float) -> None:
         contact_sheet([Image.fromarray(pixels) for pixels in frames]).save(temporary, format="PNG")
 
 
-def _write_frames(path: Path, frames: np.ndarray, fps: float) -> None:
+def check_frame_folder(path: Path) -> None:
+    """UserError for a folder of other files, which frames would take the place of."""
     if path.is_dir() and not (path / CLIP_RECORD).is_file() and any(path.iterdir()):
         raise UserError(f"'{path}' holds other files; choose another folder for the frames")
+
+
+def _write_frames(path: Path, frames: np.ndarray, fps: float) -> None:
+    check_frame_folder(path)
     with atomic_folder(path) as temporary:
         for index, pixels in enumerate(frames):
             Image.fromarray(pixels).save(temporary / f"{index:06d}.png")
