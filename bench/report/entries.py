@@ -12,7 +12,15 @@ from typing import Any, Literal, TypeVar
 
 from bench.results.aggregate import MetricValue, interval
 from bench.results.evidence import RESULT, SCORES, check_agreement
-from bench.results.record import UNTRAINED_NOTE, Result, ScoreLine, phrase_sources, read_result, read_scores
+from bench.results.record import (
+    UNTRAINED_NOTE,
+    Result,
+    ScoreLine,
+    limit_words,
+    phrase_sources,
+    read_result,
+    read_scores,
+)
 from bench.scorers.phrases import described
 from bench.weights import RANDOM_NOTE
 from gentron.errors import UserError
@@ -217,9 +225,13 @@ def flags(result: Result) -> tuple[Flag, ...]:
         lost = f"{result.counts.missing} of {result.counts.expected} images are missing"
         text = f"{lost}: the means are over survivors only"
         found.append(Flag(f"{result.counts.missing} missing", text, "bad"))
-    if result.limit is not None:
-        text = f"first {result.limit} prompts of each category only: not the full protocol"
-        found.append(Flag(f"first {result.limit}", text, "note"))
+    if blank := result.counts.num_blank:
+        text = f"{blank} of {result.counts.scored} images are blank, of one colour: scored as they are"
+        found.append(Flag(f"{blank} blank", text, "bad"))
+    if words := limit_words(result):
+        first = result.limit_choice is None or result.limit_choice.rule == "first"
+        short = f"first {result.limit}" if first else f"limit {result.limit}"
+        found.append(Flag(short, f"{words}, only: not the full protocol", "note"))
     if result.suite != "all":
         found.append(Flag(f"suite {result.suite}", f"suite {result.suite} only", "note"))
     if result.skipped:

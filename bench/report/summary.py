@@ -8,7 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from bench.results.aggregate import CategoryMetrics, MetricValue
-from bench.results.record import UNTRAINED_NOTE, Result, phrase_sources, read_result
+from bench.results.record import UNTRAINED_NOTE, Result, limit_words, phrase_sources, read_result
 from bench.scorers.phrases import described
 from bench.shipped import shipped_folder
 from bench.weights import RANDOM_NOTE
@@ -104,8 +104,10 @@ def warnings(result: Result) -> list[str]:
         lines.append(f"{UNTRAINED_NOTE}.")
     if result.counts.missing:
         lines.append(f"{result.counts.missing} images are missing: the means are over survivors only.")
-    if result.limit is not None:
-        lines.append(f"first {result.limit} prompts of each category only: not the full protocol.")
+    if blank := result.counts.num_blank:
+        lines.append(f"{blank} images are blank, of one colour: scored as they are.")
+    if words := limit_words(result):
+        lines.append(f"{words}, only: not the full protocol.")
     for category, edition in result.editions.items():
         lines.append(f"{category}: prompt list {edition}.")
     for record in phrase_sources(result.scorers.values()).values():
