@@ -37,8 +37,8 @@ def video(
     videos: Annotated[
         Path | None,
         typer.Option(
-            help="Instead of a model: a folder of video files or folders of frames, with prompts in .txt"
-            " files or a manifest.",
+            help="Instead of a model: a folder of video files or folders of frames, prompts in .txt files"
+            " or a manifest.",
             show_default=False,
         ),
     ] = None,

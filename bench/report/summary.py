@@ -43,14 +43,20 @@ def title(result: Result) -> str:
     return f"{result.protocol} · {label(result)}"
 
 
-# the columns of the shapes world; other scorers show their own views
+# the columns of the shapes world, of its pictures and of its clips; other scorers show their own views
 SHOWN = ("held-out", "chance", "shuffled", "extra objects", "relation")
+SHOWN_OF_MOTION = ("held-out", "chance", "direction", "binding", "appearance", "step px")
+
+
+def is_motion(result: Result) -> bool:
+    """Of clips of the shapes world."""
+    return any(metrics.scorer == "motion" for metrics in result.metrics)
 
 
 def _columns(result: Result) -> list[str]:
     """Views that some category has: the well-known ones first, at most six."""
     found = dict.fromkeys(view for metrics in result.metrics for view in metrics.views)
-    known = [view for view in SHOWN if view in found]
+    known = [view for view in (SHOWN_OF_MOTION if is_motion(result) else SHOWN) if view in found]
     return (known or list(found))[:6]
 
 
@@ -80,8 +86,15 @@ def _view(metrics: CategoryMetrics, name: str) -> str:
 def notes(result: Result) -> list[str]:
     """What a reader must know beside the table."""
     counts = result.counts
-    lines = [f"{counts.scored} of {counts.expected} images scored; mean ± standard error over prompts."]
-    if any("chance" in metrics.views for metrics in result.metrics):
+    what = "clips" if is_motion(result) else "images"
+    lines = [f"{counts.scored} of {counts.expected} {what} scored; mean ± standard error over prompts."]
+    if is_motion(result):
+        lines.append(
+            "score: share of clips in which everything moves as asked; chance: the same clips with what the"
+            " category tests redrawn; direction: whatever the others do; binding: who moves and who does not;"
+            " step px: mean way between frames. appearance, persistence: every frame, over all clips."
+        )
+    elif any("chance" in metrics.views for metrics in result.metrics):
         lines.append(
             "chance: the same pictures against the prompt with the tested attribute redrawn; shuffled:"
             " against other prompts; extra objects: share of pictures with more objects than asked;"

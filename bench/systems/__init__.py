@@ -2,7 +2,7 @@
 
 mini | xl2 | g2 | s2 | b2 | l2   a preset: bundled weights, or those in the models folder
 DIR                              a GenTron checkpoint folder
-folder:DIR                       images made elsewhere
+folder:DIR                       images made elsewhere, or folders of frames
 diffusers:REPO or diffusers:DIR  any text-to-image pipeline of diffusers, from the local cache or a folder
 """
 
@@ -138,6 +138,10 @@ def check_system(name: str) -> None:
 def parse_system(name: str, options: SystemOptions) -> System | Collection:
     """The system of this name; UserError if it does not exist or its weights are not here."""
     kind, _, rest = name.partition(":")
+    if kind == "folder" and rest and options.clip:
+        from bench.systems.clip_folder import ClipFolderSystem
+
+        return ClipFolderSystem(Path(rest), options)
     if kind == "folder" and rest:
         from bench.systems.folder import FolderSystem
 

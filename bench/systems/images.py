@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import math
 import warnings
 from pathlib import Path
 
+import einops
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
@@ -57,6 +59,14 @@ def decode_image(path: Path) -> tuple[np.ndarray, str]:
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise BadImage("corrupt") from error
     return image, sha256(data)
+
+
+def side_by_side(frames: np.ndarray) -> np.ndarray:
+    """(F, H, W, 3) -> one picture in reading order, about twice as wide as high: 8 frames in 2 rows of 4."""
+    columns = math.ceil(math.sqrt(2 * len(frames)))
+    rows = math.ceil(len(frames) / columns)
+    blank = np.full((rows * columns - len(frames), *frames.shape[1:]), 255, np.uint8)
+    return einops.rearrange(np.concatenate([frames, blank]), "(r c) h w d -> (r h) (c w) d", r=rows)
 
 
 def fit(image: np.ndarray, size: int) -> np.ndarray:

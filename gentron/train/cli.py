@@ -34,7 +34,8 @@ def t2i(
         str, typer.Option(help="mini, mini_stage2, mini_stage3, xl2_256, xl2_512, g2_256, g2_512.")
     ] = "mini",
     data: Annotated[
-        str, typer.Option(help="shapes, or a folder of captioned pictures or WebDataset shards.")
+        str,
+        typer.Option(help="shapes, or captioned pictures: a folder, shards, Parquet, a listing, hf:NAME."),
     ] = "shapes",
     out: Out = Path("runs/mini"),
     resume: ResumeOption = Resume.NEVER,
@@ -78,11 +79,14 @@ def t2i(
 @app.command()
 def t2v(
     recipe: Annotated[str, typer.Option(help="mini_t2v, xl2_t2v, g2_t2v.")] = "mini_t2v",
-    data: Annotated[str, typer.Option(help="shapes.")] = "shapes",
+    data: Annotated[
+        str,
+        typer.Option(help="shapes, or captioned clips: a folder, shards, Parquet, a listing, hf:NAME."),
+    ] = "shapes",
     joint: Annotated[
         str | None,
         typer.Option(
-            help="Pictures of the motion-free steps: shapes, or a folder as for t2i. Left out: shapes with "
+            help="Pictures of the motion-free steps: shapes, or files as for t2i. Left out: shapes with "
             "--data shapes, else clips frame by frame."
         ),
     ] = None,

@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 
 from gentron.checkpoint import load_model, read_config
 from gentron.data import item_of_index
+from gentron.data.clip_writer import write_clip
 from gentron.data.shapes import ShapesSource, draw_scene, shifted
 from gentron.data.shapes_clips import ShapesClips, encode_frames
 from gentron.errors import UserError
@@ -201,6 +202,35 @@ def test_without_pictures_motion_free_steps_take_clips(
     assert json.loads((tmp_path / "run/config.json").read_text())["recipe"]["video"]["joint"] is False
 
 
+def write_clips(folder: Path, count: int = 8) -> Path:
+    """Folders of frames, a caption beside each; the third is damaged."""
+    folder.mkdir()
+    for i in range(count):
+        clip = sample_clip(scene_rng(0, i), num_frames=4)
+        write_clip(folder / f"{i}.webp", render_clip(clip, 4), 4.0)
+        (folder / f"{i}.txt").write_text(clip_caption(clip, scene_rng(1, i)))
+    content = (folder / "2.webp").read_bytes()
+    (folder / "2.webp").write_bytes(content[: len(content) // 3])
+    return folder
+
+
+def test_clips_of_files_train_and_a_damaged_one_is_counted_and_skipped(
+    tiny_checkpoint: Path, cache: Path, tmp_path: Path
+) -> None:
+    data = write_clips(tmp_path / "data")
+    recipe = replace(changed(RECIPE, p_motion_free=0.25), total_images=32)
+    options: dict[str, Any] = {"recipe": recipe, "data": str(data), "joint": None}
+    run_tiny_video(tmp_path / "whole", tiny_checkpoint, cache, **options)
+    run_tiny_video(tmp_path / "parts", tiny_checkpoint, cache, max_samples=16, **options)
+    run_tiny_video(tmp_path / "parts", tiny_checkpoint, cache, **options)
+    skipped = rows(tmp_path / "whole", "unreadable")
+    assert len(skipped) >= 3 and all("2.webp" in row["reason"] for row in skipped)
+    assert rows(tmp_path / "parts", "unreadable") == skipped
+    whole, parts_ = tensors(tmp_path / "whole", 32), tensors(tmp_path / "parts", 32)
+    assert all(torch.equal(value, parts_[name]) for name, value in whole.items())
+    assert len(rows(tmp_path / "whole", "validation_motion_on")) == 1
+
+
 # ---- what a step takes -----------------------------------------------------------------------------------
 
 
@@ -262,6 +292,20 @@ def test_one_timestep_a_clip_but_for_a_share_of_first_frames() -> None:
     assert ratio.mean() == pytest.approx(0.5, abs=0.04)
     same = clip_draws(first_frame_share=0.0).timesteps
     assert torch.equal(same[:, 1:], rest) and torch.equal(same[:, 0], rest[:, 0])
+
+
+def test_run_begins_with_short_clips_and_clean_first_frames(tiny_checkpoint: Path, cache: Path) -> None:
+    recipe = changed(
+        RECIPE, p_motion_free=0.0, first_frame_share=1.0, short_clips_until=6, short_clip_frames=2
+    )
+    task = make_task(tiny_checkpoint, cache, recipe=recipe)
+    short = [task.prepare(indices).batch for indices in (range(4), range(4, 6), range(6, 8))]
+    assert [batch.latents.shape[:2] for batch in short] == [(4, 2), (2, 2), (2, 2)]  # whole steps
+    assert not any(batch.timesteps[:, 0].any() or batch.has_loss[:, 0].any() for batch in short)
+    later = task.prepare(range(8, 12)).batch
+    assert later.latents.shape[:2] == later.noise.shape[:2] == (4, 3)
+    plain = make_task(tiny_checkpoint, cache, recipe=changed(recipe, short_clips_until=0)).prepare(range(4))
+    assert torch.equal(plain.batch.latents[:, :2], short[0].latents)
 
 
 def test_share_of_first_frames_falls_in_a_straight_line() -> None:
@@ -467,6 +511,7 @@ def test_video_recipes_hold_the_papers_numbers(name: str) -> None:
         ({"p_motion_free": float("nan")}, r"p_motion_free must be in \[0, 1\], got nan"),
         ({"first_frame_share_end": -0.1}, r"first_frame_share_end must be in \[0, 1\]"),
         ({"joint_batch_size": 6}, "video.joint_batch_size must be a multiple of global_batch_size 4, got 6"),
+        ({"short_clip_frames": 1}, "short_clip_frames >= 2, got 0 and 1"),
         ({"joint_repeats": 0}, "joint_repeats must be >= 1, got 0"),
         ({"temporal_learning_rate": 0.0}, "temporal_learning_rate must be > 0, got 0.0"),
         ({"motion_guidance_scale": float("inf")}, "motion_guidance_scale must be a finite number >= 0"),
