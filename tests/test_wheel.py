@@ -52,7 +52,7 @@ def programs(wheels: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory
     pip = (sys.executable, "-m", "pip", "--python", python, "--disable-pip-version-check")
     run(*pip, "install", "--no-deps", "--no-index", wheels[0], cwd=place)
     (site,) = (place / "venv" / "lib").glob("python*/site-packages")
-    # a path in a .pth is searched last, and the .pth files in it are not read: an editable install stays hidden
+    # searched last, and .pth files in it are not read: an editable install stays hidden
     (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
     where = run(python, "-c", "import bench, gentron; print(bench.__file__, gentron.__file__)", cwd=place)
     assert where.count(str(place)) == 2

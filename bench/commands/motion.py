@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 MOTION = "motion-shapes_v1"
 
 
-@takes_system_options
+@takes_system_options()
 def motion(
     *,
     model: Annotated[

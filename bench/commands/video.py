@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from bench.systems.gentron import GenTronSystem
     from gentron.checkpoint import CheckpointConfig
 
-MOTION = "motion-shapes_v1"
+MINI, MOTION = "mini-t2v", "motion-shapes_v1"
 FLOWS = ("auto", "raft", "dis")
 FVD_MODES = ("tf", "stylegan-v")
 PLAIN = ("temporal_flickering", "neighbour_ssim", "neighbour_psnr")
@@ -31,14 +31,17 @@ OF_CLIP = ("clip_frames", "clip_consistency", "clip_consistency_first")
 def video(
     *,
     model: Annotated[
-        str,
-        typer.Option(help="mini-t2v, xl2-t2v, g2-t2v or the checkpoint folder of a video model."),
-    ] = "mini-t2v",
+        str | None,
+        typer.Option(
+            help="mini-t2v, xl2-t2v, g2-t2v or the checkpoint folder of a video model. Default: mini-t2v.",
+            show_default=False,
+        ),
+    ] = None,
     videos: Annotated[
         Path | None,
         typer.Option(
-            help="Instead of a model: a folder of video files or folders of frames, prompts in .txt files"
-            " or a manifest.",
+            help="Instead of a model: a folder of video files or folders of frames, with prompts in .txt"
+            " files or a manifest.",
             show_default=False,
         ),
     ] = None,
@@ -100,6 +103,8 @@ def video(
 
     The same command goes on where a killed run stopped. Under torchrun every process does its share.
     """
+    if model is not None and videos is not None:
+        raise ValueError("--model and --videos exclude each other")
     if flow not in FLOWS:
         raise ValueError(f"unknown flow '{flow}'; known: {', '.join(FLOWS)}")
     if fvd_mode not in FVD_MODES:
@@ -137,7 +142,7 @@ def video(
         measured = folder_set(videos, work=work)
     else:
         choice = Choice(suite=suite, limit=limit, clips_per_prompt=clips_per_prompt, seed=seed)
-        drawn_by, source = open_system(model, system, protocol, prompts, choice, work=work)
+        drawn_by, source = open_system(model or MINI, system, protocol, prompts, choice, work=work)
         measured = system_set(drawn_by, source, stage=stage, shard=shard)
     places = Places(out=out, work=work, device=place, models=models)
     done = run(measured, against, asked, places=places, stage=stage, shard=shard)
@@ -163,7 +168,7 @@ def _refuse(options: SystemOptions, given: dict[str, object]) -> None:
 
 def default_protocol(model: str, config: CheckpointConfig) -> str | None:
     """motion-shapes_v1 for models that know nothing but the shapes world; None: prompts must be given."""
-    is_of_shapes = model == "mini-t2v" or str(config.training.get("data", "")).startswith("shapes")
+    is_of_shapes = model == MINI or str(config.training.get("data", "")).startswith("shapes")
     return MOTION if is_of_shapes else None
 
 
