@@ -32,7 +32,7 @@ from bench.results.record import (
 from bench.scorers import Context
 from bench.scorers.score import SCORES, Missing, ScoreRow
 from bench.scorers.video import Built, build_clip_scorers
-from bench.scorers.video.score import gather_clips, score_clips
+from bench.scorers.video.score import gather_clips, keep_rows, score_clips
 from bench.set_metrics import fid, fvd
 from bench.set_metrics.clip_sets import all_frames, clips_digest, fewest_frames, whole_clips
 from bench.set_metrics.features.i3d import NUM_FRAMES
@@ -41,7 +41,6 @@ from bench.sharding import Shard
 from bench.stages import Stage
 from bench.systems import System, safe_name
 from bench.systems.clips import Clip, Reading, find_clips
-from bench.systems.rows import merge_rows
 from bench.weights import RANDOM_NOTE
 from gentron.atomic import check_writable
 from gentron.config import to_dict
@@ -175,7 +174,7 @@ def run(
     if not shard.is_first:
         return None
     found = gather_clips(built.scorers, clips, measured.folder, reading=asked.reading)
-    _keep(measured.folder, found.rows)
+    keep_rows(measured.folder, found.rows)
     if found.missing and not asked.allow_missing:
         raise UserError(_describe_missing(found.missing, len(clips)))
     if len(found.missing) == len(clips):
@@ -193,15 +192,6 @@ def _reasons(built: Built, sets: ClipSets) -> list[str]:
 
 def _prompt(clip: Clip) -> Prompt:
     return Prompt(id=clip.prompt_id, category="", text=clip.text or "")
-
-
-def _keep(folder: Path, rows: dict[str, list[ScoreRow]]) -> None:
-    """scores.jsonl anew, in a fixed order, with the rows of other runs on these clips."""
-    from bench.scorers.score import read_scores_rows
-
-    known = read_scores_rows(folder)
-    known.update({(r.prompt_id, r.sample, r.sha256, r.scorer): r for group in rows.values() for r in group})
-    merge_rows(folder, SCORES, (to_dict(known[key]) for key in sorted(known)))
 
 
 def _describe_missing(missing: Sequence[Missing], expected: int, *, shown: int = 5) -> str:

@@ -20,7 +20,7 @@ from bench.results.record import Skipped, provenance, system_record
 from bench.scorers import Context
 from bench.scorers.score import SCORES, ScoreRow
 from bench.scorers.video import MEASURES, Built, build_clip_scorers
-from bench.scorers.video.score import gather_clips, score_clips
+from bench.scorers.video.score import gather_clips, keep_rows, score_clips
 from bench.set_metrics.measure import Job
 from bench.sharding import Shard
 from bench.stages import Stage
@@ -201,6 +201,7 @@ def _score(
     if shard.is_first:
         found = gather_clips(built.scorers, clips, folder, reading=Reading())
         assert not found.missing, f"clips that were just made: {found.missing[0]}"
+        keep_rows(folder, found.rows)
         rows = found.rows
     shard.barrier()
     return rows

@@ -10,11 +10,12 @@ from bench.report.html.plots import Axis, axis
 from bench.results.aggregate import MetricValue
 from bench.sweeps.drawing import Area, Disc, Drawing, Part, Stroke, Words
 from bench.sweeps.grid import BASE, PUBLISHED, pareto_front
-from bench.sweeps.table import CellRecord, Column, SweepRecord
+from bench.sweeps.table import Column, SweepRecord
 
 WIDTH, HEIGHT = 460.0, 320.0
 LEFT, RIGHT, TOP, FOOT = 52.0, 14.0, 30.0, 42.0
 SMALL_WIDTH, SMALL_HEIGHT = 300.0, 200.0
+Interval = tuple[float, float]
 COLOURS = ("#2a6fb0", "#c0562f", "#3d8c55", "#8b5aa8", "#a8862a")
 GREY, PALE, BAND = "#888888", "#dddddd", "#f1ead6"
 
@@ -53,6 +54,14 @@ def _frame(x: Sequence[float], y: Sequence[float], *, width: float, height: floa
     return _Frame(spans[0], spans[1], LEFT, width - RIGHT, TOP + 12, height - FOOT)
 
 
+def _cut_to(means: Sequence[float], bars: Sequence[Interval | None]) -> list[Interval | None]:
+    """Intervals, cut where they go further beyond all means than the means are apart: few clips have wide
+    ones, which would press the points into a spot."""
+    low, high = min(means), max(means)
+    reach = max(high - low, 0.1 * max(abs(low), abs(high)), 1e-6)
+    return [bar and (max(bar[0], low - reach), min(bar[1], high + reach)) for bar in bars]
+
+
 def _mean(value: MetricValue) -> float:
     assert value.mean is not None
     return value.mean
@@ -66,9 +75,11 @@ def quality_plot(record: SweepRecord, quality: str, motion: str) -> Drawing:
     cells = [cell for cell in record.cells if quality in cell.values and motion in cell.values]
     places = [(_mean(cell.values[motion].value), _mean(cell.values[quality].value)) for cell in cells]
     front = set(pareto_front(places))
-    bars = [(cell.values[motion].value.interval, cell.values[quality].value.interval) for cell in cells]
-    xs = [x for x, _ in places] + [v for bar, _ in bars for v in bar or ()]
-    ys = [y for _, y in places] + [v for _, bar in bars for v in bar or ()]
+    across = _cut_to([x for x, _ in places], [cell.values[motion].value.interval for cell in cells])
+    up = _cut_to([y for _, y in places], [cell.values[quality].value.interval for cell in cells])
+    bars = list(zip(across, up, strict=True))
+    xs = [x for x, _ in places] + [v for bar in across for v in bar or ()]
+    ys = [y for _, y in places] + [v for bar in up for v in bar or ()]
     frame = _frame(xs, ys, width=WIDTH, height=HEIGHT)
     titles = [_title(record.column(name)) for name in (motion, quality)]
     parts = frame.axes(titles[0], titles[1], "Frames against motion; filled: not beaten in both")
@@ -87,7 +98,7 @@ def quality_plot(record: SweepRecord, quality: str, motion: str) -> Drawing:
 def _point(
     frame: _Frame,
     place: tuple[float, float],
-    bars: tuple[tuple[float, float] | None, tuple[float, float] | None],
+    bars: tuple[Interval | None, Interval | None],
     colour: str,
     *,
     is_on_front: bool,
@@ -113,8 +124,9 @@ def _title(column: Column | None) -> str:
 def column_plot(record: SweepRecord, name: str) -> Drawing:
     """A line a value of lambda_T, with 95 % intervals; the paper's range is shaded, lambda_M = 1 marked."""
     cells = [cell for cell in record.cells if name in cell.values]
-    ys = [_mean(cell.values[name].value) for cell in cells]
-    ys += [bound for cell in cells for bound in cell.values[name].value.interval or ()]
+    means = [_mean(cell.values[name].value) for cell in cells]
+    bars = _cut_to(means, [cell.values[name].value.interval for cell in cells])
+    ys = means + [bound for bar in bars for bound in bar or ()]
     xs = [cell.motion_guidance_scale for cell in cells]
     frame = _frame([*xs, *PUBLISHED], ys, width=SMALL_WIDTH, height=SMALL_HEIGHT)
     shade = Area(
@@ -128,17 +140,12 @@ def column_plot(record: SweepRecord, name: str) -> Drawing:
     base = frame.x(BASE, frame.left, frame.right)
     parts.append(Stroke([(base, frame.top), (base, frame.low)], GREY, 0.7, dashed=True))
     for number, text in enumerate(sorted({cell.guidance_scale for cell in cells})):
-        mine = [cell for cell in cells if cell.guidance_scale == text]
-        parts += _line(frame, mine, name, COLOURS[number % len(COLOURS)])
+        colour = COLOURS[number % len(COLOURS)]
+        mine = [k for k, cell in enumerate(cells) if cell.guidance_scale == text]
+        parts.append(Stroke([frame.at(xs[k], means[k]) for k in mine], colour, 1.2))
+        for k in mine:
+            bar = bars[k]
+            if bar is not None:
+                parts.append(Stroke([frame.at(xs[k], bar[0]), frame.at(xs[k], bar[1])], colour, 0.5))
+            parts.append(Disc(frame.at(xs[k], means[k]), 2.5, colour))
     return Drawing(SMALL_WIDTH, SMALL_HEIGHT, parts, f"{name} over lambda_M")
-
-
-def _line(frame: _Frame, cells: Sequence[CellRecord], name: str, colour: str) -> list[Part]:
-    places = [(cell.motion_guidance_scale, _mean(cell.values[name].value)) for cell in cells]
-    parts: list[Part] = [Stroke([frame.at(*place) for place in places], colour, 1.2)]
-    for cell, (x, y) in zip(cells, places, strict=True):
-        between = cell.values[name].value.interval
-        if between is not None:
-            parts.append(Stroke([frame.at(x, between[0]), frame.at(x, between[1])], colour, 0.5))
-        parts.append(Disc(frame.at(x, y), 2.5, colour))
-    return parts

@@ -106,7 +106,7 @@ def mini_t2v() -> TrainRecipe:
         model=presets.mini_t2v(),
         precision="bf16",
         global_batch_size=16,
-        total_images=152_000,
+        total_images=132_000,
         learning_rate=3e-4,
         lr_schedule="late_decay",
         warmup_images=3_200,

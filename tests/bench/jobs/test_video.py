@@ -32,6 +32,7 @@ from bench.weights import make_random
 from gentron.console import make_app
 from gentron.data.clip_writer import write_clip
 from tests.bad_input import refused
+from tests.tiny import TINY_VIDEO_MODEL, make_tiny_checkpoint
 
 pytest.importorskip("cv2")
 
@@ -294,8 +295,8 @@ def test_a_clip_of_one_frame_is_missing(tmp_path: Path, clips: Path) -> None:
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        ((), "--videos"),
         (("--videos", "nowhere"), "no folder 'nowhere'"),
+        (("--model", "mini-t2v"), "--model and --videos exclude each other"),
         (("--flow", "farneback"), "unknown flow 'farneback'; known: auto, raft, dis"),
         (("--metrics", "lpips"), "unknown metric 'lpips'; known: temporal_flickering"),
         (("--set-metrics", "fvd,ifd"), "unknown metric 'ifd'"),
@@ -306,7 +307,7 @@ def test_a_clip_of_one_frame_is_missing(tmp_path: Path, clips: Path) -> None:
     ],
 )
 def test_bad_input_is_one_line(tmp_path: Path, clips: Path, args: tuple[str, ...], said: str) -> None:
-    videos = () if not args or args[0] == "--videos" else ("--videos", str(clips))
+    videos = () if args[0] == "--videos" else ("--videos", str(clips))
     refused(run(tmp_path, *videos, *args), said)
 
 
@@ -315,3 +316,51 @@ def test_one_scorer_refuses_what_it_cannot_take(tmp_path: Path) -> None:
     write_clip(tmp_path / "clips" / "a", np.zeros((2, 8, 20, 3), np.uint8), 8)
     done = run(tmp_path, "--videos", str(tmp_path / "clips"), "--metrics", "neighbour_ssim")
     refused(done, "SSIM needs frames of at least 11 x 11")
+
+
+# ---- clips that a model draws ----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def tiny_video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_checkpoint(tmp_path_factory.mktemp("tiny") / "video", TINY_VIDEO_MODEL)
+
+
+def test_a_models_clips_are_drawn_and_measured(tmp_path: Path, tiny_video: Path) -> None:
+    (tmp_path / "prompts.txt").write_text("a cat\na dog\n")
+    args = ("--model", str(tiny_video), "--prompts", str(tmp_path / "prompts.txt"), *QUICK)
+    done = run(tmp_path, *args, "--num-inference-steps", "2", "--motion-guidance-scale", "1.3")
+    assert done.exit_code == 0, done.output
+    (path,) = (tmp_path / "out").rglob("result.json")
+    evidence = load(path)
+    result = evidence.result
+    assert result.protocol == "prompts-prompts" and result.counts.scored == 2
+    settings = result.system.settings
+    assert (settings["num_frames"], settings["motion_guidance_scale"]) == (4, 1.3)
+    lines = evidence.lines["temporal_flickering"]
+    assert [line.prompt for line in lines] == ["a cat", "a dog"]
+    assert all(line.seed is not None and line.seed >= 0 for line in lines)
+    (folder,) = (tmp_path / "work" / "prompts-prompts").iterdir()
+    assert len(list((folder / "clips").iterdir())) == 2  # lossless, a PNG a frame
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (("--model", "mini"), "is a text-to-image model and draws no clips"),
+        (("--model", "nowhere"), "unknown model 'nowhere'"),
+        (("--prompts", "nowhere.txt"), "no file 'nowhere.txt'"),
+        (("--limit", "0"), "limit must be >= 1"),
+        (("--seed", "-1"), "seed must be >= 0"),
+    ],
+)
+def test_a_model_that_cannot_be_asked_is_one_line(
+    tmp_path: Path, tiny_video: Path, args: tuple[str, ...], said: str
+) -> None:
+    model = () if "--model" in args else ("--model", str(tiny_video))
+    refused(run(tmp_path, *model, *args), said)
+
+
+@pytest.mark.parametrize("option", ["--guidance-scale", "--seed", "--limit", "--num-inference-steps"])
+def test_settings_of_models_have_no_effect_on_videos(tmp_path: Path, clips: Path, option: str) -> None:
+    refused(run(tmp_path, "--videos", str(clips), option, "2"), f"{option} has no effect on --videos")
