@@ -121,7 +121,9 @@ def _model_section(config: CheckpointConfig) -> str:
     model, sampling = config.model, config.sampling
     rows = {
         "parameters": f"{count_parameters(model).total / 1e6:,.2f}M",
-        "depth, width, heads, patch": f"{model.depth}, {model.hidden_size}, {model.num_heads}, {model.patch_size}",
+        "depth, width, heads, patch": ", ".join(
+            map(str, (model.depth, model.hidden_size, model.num_heads, model.patch_size))
+        ),
         "text": f"{' and '.join(model.encoders)}, {model.conditioning.replace('_', '-')}",
         "predicts": config.diffusion.prediction_type,
         "picture": f"{sampling.image_size} px",

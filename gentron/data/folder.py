@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from gentron.data.ahead import DecodeAhead
+from gentron.data.captions import opposite_directions
 from gentron.data.keyed import Stream, keyed_rng
 from gentron.data.listing import MAX_DROPPED, Columns, Item, Listing, Media, counted
 from gentron.data.samples import CACHE, list_samples
@@ -126,7 +127,6 @@ class ListedSource:
     def batch(self, global_indices: Sequence[int]) -> Batch:
         drawn = self._draw_all(global_indices)
         latents = self._encode(np.stack([sample.pixels for sample in drawn]))
-        # on every visit, not once a run: the rows of a resumed run are then those of a whole one
         unreadable = tuple(line for sample in drawn for line in sample.unreadable)
         return Batch(latents, [sample.caption for sample in drawn], unreadable)
 
@@ -184,7 +184,7 @@ class FolderSource(ListedSource):
         )
 
 
-class ClipSource(ListedSource):
+class FolderClips(ListedSource):
     """Clips with captions: files, folders of frames, shards, Parquet, hf:NAME.   latents: (B, F, C, H, W)."""
 
     def __init__(
@@ -217,3 +217,7 @@ class ClipSource(ListedSource):
             max_dropped=max_dropped,
             report=report,
         )
+
+    def swapped_captions(self) -> list[str]:
+        """The held-back captions with directions turned round; a caption without one stays its own."""
+        return [opposite_directions(caption) for caption in self.held_back().captions]

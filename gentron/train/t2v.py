@@ -22,7 +22,7 @@ from gentron.autoencoder import Autoencoder
 from gentron.bundled import bundled_mini
 from gentron.checkpoint import load_model, load_t2i, read_config
 from gentron.data import Batch, DataSource, Stream, keyed_rng
-from gentron.data.folder import ClipSource
+from gentron.data.folder import FolderClips
 from gentron.data.shapes_clips import ShapesClips
 from gentron.errors import UserError
 from gentron.model import GenTron, GenTronConfig, is_temporal
@@ -363,7 +363,7 @@ def clip_source(
         return ClipsAndSwaps(made, made.swapped_captions())
     temporal = recipe.model.temporal
     assert temporal is not None
-    clips = ClipSource(
+    clips = FolderClips(
         data,
         encode=encoder_of(autoencoder),
         image_size=recipe.image_size,

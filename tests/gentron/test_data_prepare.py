@@ -190,7 +190,11 @@ def test_other_settings_and_other_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "mine" / "thesis.tex").write_text("x")
     with pytest.raises(UserError, match="holds other files"):
         run(films, tmp_path / "mine")
-    bads: list[dict[str, Any]] = [{"short_side": 33}, {"fps": float("nan")}, {"min_seconds": 3.0, "max_seconds": 4.0}]
+    bads: list[dict[str, Any]] = [
+        {"short_side": 33},
+        {"fps": float("nan")},
+        {"min_seconds": 3.0, "max_seconds": 4.0},
+    ]
     for bad in bads:
         with pytest.raises(UserError, match="must be"):
             ClipSettings(**bad)
