@@ -7,23 +7,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from gentron.console import make_app, run_app
 from gentron.errors import UserError
+from gentron.export_cli import export, push
+from gentron.plan_cli import plan
 from gentron.train.cli import app as train_app
-
-if TYPE_CHECKING:
-    from rich.table import Table
-
-    from gentron.model import GenTronConfig
 
 app = make_app("GenTron: text-to-image and text-to-video transformers, their training and sampling.")
 data_app = typer.Typer(no_args_is_help=True, help="Write data sets.")
 app.add_typer(train_app, name="train")
 app.add_typer(data_app, name="data")
+app.command()(plan)
+app.command()(export)
+app.command()(push)
 
 
 class Dtype(StrEnum):
@@ -36,6 +36,11 @@ class Dtype(StrEnum):
 class DataFormat(StrEnum):
     FOLDER = "folder"
     WEBDATASET = "webdataset"
+
+
+class ClipFormat(StrEnum):
+    MP4 = "mp4"
+    FRAMES = "frames"
 
 
 # ---- sample ------------------------------------------------------------------------------------------------
@@ -194,47 +199,14 @@ def progress(title: str, total: int) -> Iterator[Any]:
 
 @app.command()
 def models() -> None:
-    """Print the parameters of every preset per component, beside the paper's counts."""
+    """Print every preset's configuration beside the paper's, and its parameters per component."""
     from rich.console import Console
 
-    from gentron.presets import PRESETS
+    from gentron.model_table import components_tables, configurations_table
 
-    configs = {name: preset() for name, preset in PRESETS.items()}
     console = Console()
-    for is_video in (False, True):
-        chosen = {name: config for name, config in configs.items() if bool(config.temporal) == is_video}
-        console.print(_parameter_table(chosen))
-
-
-def _parameter_table(configs: dict[str, GenTronConfig]) -> Table:
-    """A column a model, a row a component, those without parameters left out."""
-    from rich import box
-    from rich.table import Table
-
-    from gentron.model import parameter_report
-    from gentron.presets import paper_parameters
-
-    reports = [parameter_report(c, paper_parameters=paper_parameters(c)) for c in configs.values()]
-    table = Table("parameters", box=box.SIMPLE_HEAD, padding=(0, 1))
-    for name in configs:
-        table.add_column(name, justify="right")
-    *components, totals = zip(*reports, strict=True)
-    used = [rows for rows in components if any(row.parameters for row in rows)]
-    for rows in (*used, totals):
-        cells = [_millions(row.parameters) for row in rows]
-        table.add_row(rows[0].component, *cells, end_section=rows is used[-1])
-    if any(total.paper_parameters for total in totals):
-        table.add_row("paper", *(_millions(total.paper_parameters) for total in totals))
-        table.add_row("difference", *(_percent(total.difference_percent) for total in totals))
-    return table
-
-
-def _millions(count: float | None) -> str:
-    return "" if count is None else f"{count / 1e6:.1f}M" if count >= 1e6 else f"{count / 1e6:.2f}M"
-
-
-def _percent(value: float | None) -> str:
-    return "" if value is None else f"{value:+.2f} %"
+    for table in (configurations_table(), *components_tables()):
+        console.print(table)
 
 
 # ---- data --------------------------------------------------------------------------------------------------
@@ -260,9 +232,26 @@ def shapes(
     typer.echo(f"{out}: {count} pictures")
 
 
+@data_app.command("shapes-video")
+def shapes_video(
+    count: Annotated[int, typer.Option(min=1, help="Number of clips.")],
+    out: Annotated[Path, typer.Option(help="Folder, new or of an earlier call, which is continued.")],
+    clip_format: Annotated[
+        ClipFormat, typer.Option("--format", help="mp4 files, or folders of lossless frames.")
+    ] = ClipFormat.MP4,
+    seed: Annotated[int, typer.Option(min=0, max=2**64 - 1, help="Clip i depends on (SEED, i) alone.")] = 0,
+) -> None:
+    """Write clips of the built-in world, in which things move, and their captions."""
+    from gentron.shapes.write_clips import write_clips
+
+    with progress("rendering", count) as update:
+        write_clips(out, count=count, seed=seed, clip_format=clip_format.value, callback=update)
+    typer.echo(f"{out}: {count} clips")
+
+
 @data_app.callback()
 def _data() -> None:
-    """Write data sets."""  # a callback keeps `shapes` a word of the command line while it is the only one
+    """Write data sets."""
 
 
 def main() -> None:

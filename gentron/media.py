@@ -1,4 +1,4 @@
-"""What a system draws: a sample of frames, an image being one frame."""
+"""What a system draws: a sample of frames. A picture is one frame, a clip several with a rate."""
 
 # F frames, H W sides of a frame in pixels
 
@@ -10,18 +10,22 @@ import numpy as np
 from PIL import Image
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False, slots=True)
 class Sample:
-    """frames: RGB pictures of one size.   fps: frames a second of a clip; None for a picture."""
+    """frames: RGB, of one size.   fps: frames a second; None for a picture, which has one frame."""
 
     frames: tuple[Image.Image, ...]
     fps: float | None = None
 
     def __post_init__(self) -> None:
-        assert self.frames, "a sample has at least one frame"
-        assert (len(self.frames) > 1) == (self.fps is not None), (
-            f"{len(self.frames)} frames at {self.fps} fps"
-        )
+        if not self.frames:
+            raise ValueError("a sample must have at least one frame")
+        if self.fps is None and len(self.frames) != 1:
+            raise ValueError(f"a picture has one frame, got {len(self.frames)}: a clip must have its fps")
+        if self.fps is not None and not 0 < self.fps < float("inf"):
+            raise ValueError(f"fps must be above 0, got {self.fps}")
+        if len({frame.size for frame in self.frames}) > 1:
+            raise ValueError("the frames of a clip must be of one size")
 
     @property
     def num_frames(self) -> int:
@@ -29,8 +33,9 @@ class Sample:
 
     @property
     def image(self) -> Image.Image:
-        """The only frame of a picture."""
-        assert self.num_frames == 1, f"a clip of {self.num_frames} frames is not one picture"
+        """The only frame of a picture; ValueError for a clip."""
+        if self.fps is not None:
+            raise ValueError(f"a clip of {self.num_frames} frames is no picture: take one of its frames")
         return self.frames[0]
 
     def numpy(self) -> np.ndarray:

@@ -34,6 +34,7 @@ from gentron.checkpoint import (
     read_config,
     resolve_part,
 )
+from gentron.device import usable_device
 from gentron.diffusion import Denoiser, check_num_inference_steps, inference_timesteps
 from gentron.errors import UserError
 from gentron.guidance import (
@@ -545,19 +546,6 @@ def samples_per_pass(device: torch.device, num_tokens: int, batch_size: int | No
 def prompts_per_pass(device: torch.device, max_length: int) -> int:
     """Prompts in every forward pass of the text encoders."""
     return max(1, CPU_ROWS_PER_PASS // max_length) if device.type == "cpu" else GPU_PROMPTS_PER_PASS
-
-
-def usable_device(device: torch.device | str) -> torch.device:
-    """The device, tried out; "auto" takes a GPU where there is one. Raises UserError."""
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        found = torch.device(device)
-        torch.empty(0, device=found).tolist()  # the device "meta" makes tensors, but there is nothing in them
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = (str(error).splitlines() or ["not available"])[0][:200]
-        raise UserError(f"cannot use the device '{device}' here: {reason}; try --device cpu") from error
-    return found
 
 
 def open_pipeline(

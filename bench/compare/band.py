@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from bench.compare.comparable import NotComparable
 from bench.results.record import Provenance, Result, SystemRecord
-from gentron.config import from_dict, to_dict
 from gentron.errors import UserError
+from gentron.versioned import StoredFormat
 
 SCHEMA_VERSION = 1
 
@@ -63,22 +62,18 @@ class Band:
     provenance: Provenance
 
 
+BAND = StoredFormat(record=Band, what="calibration band", version=SCHEMA_VERSION)
+
+
 def dump_band(band: Band) -> bytes:
-    return (json.dumps(to_dict(band), indent=1) + "\n").encode()
+    return BAND.dump(band)
 
 
 def read_band(path: Path) -> Band:
     """UserError for a file that is not there, damaged, newer, or no band."""
     if not path.is_file():
         raise UserError(f"no calibration band '{path}': make one with gentron-bench calibrate")
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        version = data.get("schema_version") if isinstance(data, dict) else None
-        if version != SCHEMA_VERSION:
-            raise ValueError(f"schema_version must be {SCHEMA_VERSION}, got {version!r}")
-        return from_dict(Band, data)
-    except (json.JSONDecodeError, UnicodeDecodeError, ValueError) as error:
-        raise UserError(f"{path}: {error}") from error
+    return BAND.read(path)
 
 
 def check_band(band: Band, result: Result, num_prompts: dict[str, int]) -> None:

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import re
 import secrets
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -51,16 +47,17 @@ from bench.humaneval.study import (
     worded_title,
 )
 from bench.humaneval.video import BadVideo, VideoFacts, VideoFolder, is_video_folder, read_video, same_facts
-from bench.results.record import provenance
-from bench.systems import Collection, Request, System, SystemOptions, parse_system
-from bench.systems.generate import collect, generate
-from bench.systems.images import BadImage, sha256
+from bench.results.record import provenance, system_record
+from bench.stages import Stage
+from bench.systems import Collection, Request, System, SystemInfo, SystemOptions, parse_system
+from bench.systems.generate import collect, generate, images_folder
+from bench.systems.images import BadImage
 from bench.systems.requests import requests
 from gentron.atomic import atomic_file, atomic_folder, check_writable
 from gentron.config import from_dict
 from gentron.errors import UserError
+from gentron.hashing import sha256
 
-Stage = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 SYSTEMS = ("a", "b")
 FIXED_TIME = 1_600_000_000  # of every file of a bundle: times of writing could tell the systems apart
 ANALYSIS = (
@@ -144,9 +141,7 @@ def export(
         raise UserError(f"A and B are the same system with the same settings: {infos['a'].name}")
 
     wanted = requests(drawn.prompts, images_per_prompt=1, seed=settings.seed)
-    found = [
-        item for name in SYSTEMS for item in _find(name, systems[name], infos[name], wanted, work, stage)
-    ]
+    found = [item for name in SYSTEMS for item in _find(name, systems[name], wanted, drawn, work, stage)]
     media, contents = (_check_videos if is_video else _check_pictures)(found, settings)
     notes = _twins(found, contents)
     placed = _place(drawn, settings, media.noun, secret, wording)
@@ -259,15 +254,7 @@ def _open(spec: str, options: SystemOptions) -> System | Collection:
 
 
 def _key_system(spec: str, system: System | Collection) -> KeySystem:
-    info = system.info
-    return KeySystem(
-        spec=spec,
-        kind=info.kind,
-        name=info.name,
-        weights_sha256=info.weights_sha256,
-        untrained=info.untrained,
-        settings=info.settings,
-    )
+    return KeySystem(spec=spec, **vars_of(system_record(system.info)))
 
 
 def _device(systems: dict[str, System | Collection]) -> str:
@@ -285,28 +272,30 @@ def vars_of(record: Any) -> dict[str, Any]:
 def _find(
     name: str,
     system: System | Collection,
-    info: KeySystem,
     wanted: list[Request],
+    drawn: Drawn,
     work: Path,
     stage: Stage,
 ) -> list[Found]:
     with stage(f"images of {name.upper()}", len(wanted)) as advance:
         if isinstance(system, Collection):
-            records = collect(system, wanted)
+            records = collect(system, wanted, drawn.available)
             advance(len(wanted))
             folder = work
         else:
-            folder = _work_folder(work, info, wanted)
+            if system.info.media.kind == "video":
+                raise UserError(
+                    f"'{system.info.name}' makes clips: write them as video files and give folder:DIR"
+                )
+            folder = _work_folder(work, system.info, wanted)
             records = generate(system, wanted, folder, advance=advance)
     return [Found(system=name, prompt_id=r.prompt_id, seed=r.seed, path=folder / r.file) for r in records]
 
 
-def _work_folder(work: Path, info: KeySystem, wanted: list[Request]) -> Path:
+def _work_folder(work: Path, info: SystemInfo, wanted: list[Request]) -> Path:
     """Of this system with these settings and prompts: a killed export finds its images again."""
     asked = [[request.id, request.text, request.seed] for request in wanted]
-    key = [info.kind, info.name, info.weights_sha256, info.settings, info.untrained, asked]
-    name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:8]
-    return work / "humaneval" / f"{info.name}-{name}"
+    return images_folder(work / "humaneval", info, after=[asked])
 
 
 def _check_pictures(found: list[Found], settings: ExportSettings) -> tuple[Media, dict[Path, str]]:

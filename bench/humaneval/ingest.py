@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from bench.humaneval.platforms import unprotect
-from bench.humaneval.study import ANSWERS_FILE, Question, Study, Trial, beside, digest, parse_json
+from bench.humaneval.study import ANSWERS_FILE, Question, Study, Trial, beside, digest
 from bench.systems.images import write_atomic
 from gentron.config import from_dict
 from gentron.errors import UserError
+from gentron.versioned import parse_json
 
 ANSWERS_KIND = "gentron-humaneval-answers"
 ANSWERS_VERSION = 1

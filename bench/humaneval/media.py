@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from bench.systems.images import encode_png, read_image, sha256
+from bench.systems.images import encode_png, read_image
 from gentron.errors import UserError
+from gentron.hashing import sha256
 
 RESIZE = "lanczos"
 TILES = 8

@@ -20,8 +20,8 @@ from bench.prompts.sets import (
     parse_partiprompts,
     split_lines,
 )
-from bench.systems.images import sha256
 from gentron.errors import UserError
+from gentron.hashing import sha256
 
 NUM_PARTIPROMPTS = 100  # as in the paper's user study
 MAX_BYTES = 64 << 20
@@ -29,7 +29,10 @@ MAX_BYTES = 64 << 20
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Drawn:
+    """prompts: those drawn.   available: all of the source, in its order."""
+
     prompts: list[Prompt]
+    available: list[Prompt]
     source: PromptSource
 
 
@@ -49,6 +52,7 @@ def read_prompts(name: str, *, num_prompts: int | None, seed: int) -> Drawn:
     drawn = draw(available, num_prompts, seed=seed)
     return Drawn(
         prompts=drawn,
+        available=available,
         source=PromptSource(
             name=source, sha256=hashed, num_available=len(available), num_drawn=len(drawn), seed=seed
         ),

@@ -11,21 +11,21 @@ import json
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import yaml
 
-from bench.systems.images import sha256
+from bench.results.record import SystemRecord
 from gentron.config import from_dict, to_dict
 from gentron.errors import UserError
+from gentron.hashing import sha256
+from gentron.versioned import StoredFormat
 
 SCHEMA_VERSION = 1
 STUDY_KIND, KEY_KIND = "gentron-humaneval-study", "gentron-humaneval-key"
 STUDY_FILE, KEY_FILE, ANSWERS_FILE = "study.json", "key.json", "answers.jsonl"
 PAIR, GOLD, REPEAT = "pair", "gold", "repeat"
 SIDES = ("left", "right")
-
-T = TypeVar("T")
 
 
 # ---- the public half -------------------------------------------------------------------------------------
@@ -140,16 +140,16 @@ class Study:
 # ---- the private half ------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class KeySystem:
-    """A system with every setting that shaped its pictures."""
+@dataclass(frozen=True, kw_only=True)
+class Spec:
+    """As a person named the system."""
 
     spec: str
-    kind: str
-    name: str
-    weights_sha256: str | None
-    untrained: bool
-    settings: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeySystem(SystemRecord, Spec):
+    """A system with every setting that shaped its pictures; in key.json `spec` comes first."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -265,29 +265,8 @@ def digest(*parts: str | int) -> bytes:
     return hashlib.sha256(json.dumps(parts).encode()).digest()
 
 
-def parse_json(data: bytes, where: str) -> Any:
-    """The value; UserError naming `where` if the bytes are damaged."""
-    try:
-        return json.loads(data.decode("utf-8-sig"))
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise UserError(f"{where} is damaged: {error}") from error
-
-
-def _read(cls: type[T], path: Path, kind: str) -> tuple[T, str]:
-    data = path.read_bytes()
-    value = parse_json(data, str(path))
-    found = value.get("kind") if isinstance(value, dict) else None
-    if found != kind:
-        raise UserError(f"{path} is not a {kind.removeprefix('gentron-')}: its kind is {found!r}")
-    if value.get("schema_version") != SCHEMA_VERSION:
-        raise UserError(
-            f"{path}: schema_version must be {SCHEMA_VERSION}, got {value.get('schema_version')!r};"
-            " use the version of gentron-bench that wrote it"
-        )
-    try:
-        return from_dict(cls, value), sha256(data)
-    except ValueError as error:
-        raise UserError(f"{path}: {error}") from error
+STUDY = StoredFormat(record=Study, what="humaneval-study", version=SCHEMA_VERSION, kind=STUDY_KIND)
+KEY = StoredFormat(record=Key, what="humaneval-key", version=SCHEMA_VERSION, kind=KEY_KIND)
 
 
 def read_study(folder: Path) -> tuple[Study, str]:
@@ -295,7 +274,8 @@ def read_study(folder: Path) -> tuple[Study, str]:
     path = folder / STUDY_FILE
     if not path.is_file():
         raise UserError(f"no study in '{folder}': expected {STUDY_FILE}, which 'humaneval export' writes")
-    return _read(Study, path, STUDY_KIND)
+    data = path.read_bytes()
+    return STUDY.parse(data, str(path)), sha256(data)
 
 
 def read_key(path: Path, study: Study) -> Key:
@@ -306,7 +286,8 @@ def read_key(path: Path, study: Study) -> Key:
         raise UserError(
             f"no key at '{path}': give the {KEY_FILE} that 'humaneval export' wrote as --key FILE"
         )
-    key, found = _read(Key, path, KEY_KIND)
+    data = path.read_bytes()
+    key, found = KEY.parse(data, str(path)), sha256(data)
     if key.study_id != study.study_id:
         raise UserError(f"{path} is the key of study {key.study_id}, not of {study.study_id}")
     if found != study.key_sha256:

@@ -6,13 +6,14 @@ Frames are not decoded and nothing is encoded anew: the coded pictures stay as t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
+from bench.prompts import Prompt
 from bench.systems import Request, SystemInfo, SystemOptions, safe_name
-from bench.systems.images import sha256
+from bench.systems.folder import NamedFiles
 from gentron.errors import UserError
 
 SUFFIXES = (".mp4", ".webm")
@@ -262,7 +263,10 @@ def is_video_folder(folder: Path) -> bool:
 
 
 class VideoFolder:
-    """Videos made elsewhere: <prompt id>_00.mp4, <prompt id>.mp4 or <prompt text>.mp4; .webm too."""
+    """Videos made elsewhere: <prompt id>_00.mp4, <prompt id>.mp4 or <prompt text>.mp4; .webm too.
+
+    See bench.systems.folder: names are matched as those of pictures.
+    """
 
     def __init__(self, folder: Path, options: SystemOptions) -> None:
         options.refuse(
@@ -270,26 +274,19 @@ class VideoFolder:
             *("num_inference_steps", "guidance_scale", "sampler", "batch_size"),
             *("random_weights", "checkpoint", "image_size"),
         )
-        self._folder = folder
-        paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
-        self._files = {_name(path.stem): path for path in paths}
+        self._files = NamedFiles(folder, SUFFIXES)
         name = safe_name(folder.resolve().name)
-        listing = sha256("\n".join(path.name for path in paths).encode())
         self.info = SystemInfo(
             kind="folder",
             name=name,
             weights_sha256=None,
             untrained=False,
-            settings={"folder": name, "listing_sha256": listing},
+            settings={"folder": name, "listing_sha256": self._files.listing_sha256},
             device="none",
         )
 
-    def find(self, request: Request) -> Path:
-        for name in (request.id, request.prompt_id, request.text):
-            if _name(name) in self._files:
-                return self._files[_name(name)]
-        return self._folder / f"{request.id}.mp4"
+    def find(self, requests: Sequence[Request], prompts: Sequence[Prompt]) -> list[Path]:
+        return self._files.find(requests, prompts)
 
-
-def _name(text: str) -> str:
-    return text.strip().rstrip(".").lower()
+    def count(self, prompts: Sequence[Prompt]) -> int:
+        return self._files.count(prompts)

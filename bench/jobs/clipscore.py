@@ -7,8 +7,8 @@ killed run goes on where it stopped, and another view of the same texts costs no
 
 from __future__ import annotations
 
-import hashlib
 import json
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from bench.prompts import Prompt
 from bench.results.aggregate import MetricValue, clustered_mean, interval
 from bench.scorers import ScorerRecord
-from bench.scorers.score import Missing, why_unscored
+from bench.scorers.score import Missing, missing_of
 from bench.sharding import Shard
-from bench.systems.generate import ImageRecord
-from bench.systems.images import BadImage, read_image, write_atomic
+from bench.systems.images import BadImage, write_atomic
 from bench.systems.rows import append_row, merge_rows, read_all_rows
+from bench.systems.samples import Frame, SampleRecord, read_frames
 from gentron.config import from_dict
 from gentron.errors import UserError
+from gentron.hashing import sha256
 
 if TYPE_CHECKING:
     import numpy as np
@@ -192,7 +193,7 @@ def _json_row(line: str, where: str) -> dict[str, str]:
 def prompts_digest(prompts: Iterable[Prompt]) -> str:
     """Short hash of ids and texts: part of the name of the folder of their images."""
     key = json.dumps([[prompt.id, prompt.text] for prompt in prompts])
-    return hashlib.sha256(key.encode()).hexdigest()[:8]
+    return sha256(key)[:8]
 
 
 # ---- cosines ---------------------------------------------------------------------------------------------
@@ -241,7 +242,7 @@ def compute(
     cosines: Cosines,
     view: Stated,
     prompts: Sequence[Prompt],
-    records: Sequence[ImageRecord],
+    records: Sequence[SampleRecord],
     folder: Path,
     *,
     advance: Callable[[int], None],
@@ -259,9 +260,9 @@ def compute(
         prompt = by_id[record.prompt_id]
         text = view.prefix + prompt.text
         key = (record.sha256 or "", cosines.record.digest, text)
-        image = None if key in known else _image(folder / record.file, record.sha256)
-        if image is not None:
-            known[key] = cosines.cosine(image, prompt, text)
+        frames = None if key in known else _frames(folder, record)
+        if frames is not None:
+            known[key] = math.fsum(cosines.cosine(f.pixels, prompt, text) for f in frames) / len(frames)
             append_row(folder / shard.file_name(COSINES), asdict(_line(key, known[key])))
         advance(1)
     shard.barrier()
@@ -274,17 +275,16 @@ def _line(key: Key, cos: float) -> Cosine:
     return Cosine(sha256=key[0], network=key[1], text=key[2], cosine=cos)
 
 
-def _image(path: Path, sha256: str | None) -> np.ndarray | None:
-    """None for an image that is missing, corrupt, blank or not the recorded one."""
+def _frames(folder: Path, record: SampleRecord) -> list[Frame] | None:
+    """One of a picture; the cosine of a clip is their mean. None where `gather` will say why not."""
     try:
-        image, digest = read_image(path)
+        return read_frames(folder, record)
     except BadImage:
         return None
-    return image if digest == sha256 else None
 
 
 def gather(
-    cosines: Cosines, view: Stated, prompts: Sequence[Prompt], records: Iterable[ImageRecord], folder: Path
+    cosines: Cosines, view: Stated, prompts: Sequence[Prompt], records: Iterable[SampleRecord], folder: Path
 ) -> tuple[list[Row], list[Missing]]:
     """The rows of all records, in their order, and the images without one, each with its reason."""
     by_id = {prompt.id: prompt for prompt in prompts}
@@ -293,13 +293,13 @@ def gather(
     for record in records:
         text = view.prefix + by_id[record.prompt_id].text
         cos = known.get((record.sha256 or "", cosines.record.digest, text))
-        reason = why_unscored(folder / record.file) if cos is None else None
-        place = {"prompt_id": record.prompt_id, "sample": record.sample, "file": record.file}
         if cos is None:
-            missing.append(Missing(**place, reason=reason or "changed since it was made"))
+            missing.append(missing_of(folder, record))
         else:
             row = Row(
-                **place,
+                prompt_id=record.prompt_id,
+                sample=record.sample,
+                file=record.file,
                 sha256=record.sha256 or "",
                 text=text,
                 num_tokens=cosines.count_tokens(text),

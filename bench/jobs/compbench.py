@@ -6,19 +6,21 @@ files are the same, byte for byte, for any number of processes and wherever a ru
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from bench.prompts import Prompt
 from bench.prompts.protocol import PromptSetConfig, Protocol
 from bench.results.aggregate import aggregate
-from bench.results.record import Counts, Result, Skipped, SystemRecord, provenance, write_result
+from bench.results.record import Counts, LimitChoice, Result, Skipped, provenance, system_record, write_result
 from bench.scorers import Context, Scorer, build_scorer
+from bench.scorers.frames import ClipJudge, OverFrames
 from bench.scorers.phrases import phrase_source
 from bench.scorers.score import SCORES, Missing, ScoreRow, gather, read_scores_rows, score
 from bench.sharding import Shard
 from bench.stages import Stage
-from bench.systems import Collection, System, SystemInfo
+from bench.systems import Collection, Media, System, SystemInfo
 from bench.systems.generate import make_images, work_folder
 from bench.systems.requests import requests
 from bench.systems.rows import merge_rows
@@ -34,14 +36,29 @@ class RunSettings:
     images_per_prompt: int
     limit: int | None
     allow_missing: bool
+    frame: int | None = None
+    """Of clips, which frame picture scorers see; None is the mean over all."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Scorers:
     """by_category: what can be scored here.   skipped: the categories that cannot, each with the way on."""
 
-    by_category: dict[str, Scorer]
+    by_category: Mapping[str, Scorer | OverFrames]
     skipped: list[Skipped]
+
+    def reading(self, media: Media, frame: int | None) -> Scorers:
+        """As they must be for what a system answers with; ValueError for a frame that it has not."""
+        if frame is not None and not 0 <= frame < media.num_frames:
+            raise ValueError(f"frame must be from 0 to {media.num_frames - 1}, got {frame}")
+        if media.kind == "image":
+            return self
+        return replace(self, by_category={n: _over_frames(s, frame) for n, s in self.by_category.items()})
+
+
+def _over_frames(scorer: Scorer | OverFrames, frame: int | None) -> Scorer | OverFrames:
+    """A judge of clips looks at all frames by itself."""
+    return scorer if isinstance(scorer, (OverFrames, ClipJudge)) else OverFrames(scorer, frame)
 
 
 def build_scorers(protocol: Protocol, suite: str, context: Context) -> Scorers:
@@ -93,12 +110,45 @@ def run(
     None in all processes but the first. Raises UserError that lists the images that are missing, corrupt or
     blank, unless settings.allow_missing.
     """
+    measured = measure(
+        protocol, system, settings, work=work, out=out, stage=stage, scorers=scorers, shard=shard
+    )
+    if measured is None:
+        return None
+    result = make_result(protocol, system.info, settings, measured)
+    return result, write_result(out, result, measured.prompts, measured.rows)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Measured:
+    """What was scored, and by whom.   rows: of prompts, in their order.   folder: where the images lie."""
+
+    prompts: list[Prompt]
+    scorers: Scorers
+    rows: list[ScoreRow]
+    missing: list[Missing]
+    folder: Path
+
+
+def measure(
+    protocol: Protocol,
+    system: System | Collection,
+    settings: RunSettings,
+    *,
+    work: Path,
+    out: Path,
+    stage: Stage,
+    scorers: Scorers | None = None,
+    shard: Shard | None = None,
+) -> Measured | None:
+    """All but the result; None in all processes but the first."""
     shard = shard or Shard()
     # before an hour of generation, not after it
     for folder in (work, out):
         check_writable(folder / "any")
     folder = work_folder(work, protocol, system.info, seed=settings.seed)
     scorers = scorers or build_scorers(protocol, settings.suite, Context(cache=work / "cache"))
+    scorers = scorers.reading(system.info.media, settings.frame)
     selected = protocol.select(settings.suite, limit=settings.limit)
     prompts = [prompt for prompt in selected if prompt.category in scorers.by_category]
     wanted = requests(
@@ -107,7 +157,7 @@ def run(
         seed=settings.seed,
         seed_of=protocol.config.image_seed,
     )
-    records = make_images(system, wanted, folder, shard, stage)
+    records = make_images(system, wanted, folder, shard, stage, prompts=protocol.all_prompts)
     with stage("scores", len(shard.mine(records))) as advance:
         mine = shard.mine(records)
         score(scorers.by_category, prompts, mine, folder, advance=advance, file_name=shard.file_name(SCORES))
@@ -120,8 +170,7 @@ def run(
         raise UserError(describe_missing(missing, len(wanted)))
     if not rows:
         raise UserError(f"nothing to score: all {len(wanted)} images are missing, corrupt or blank")
-    result = _result(protocol, prompts, system.info, settings, scorers, rows, missing, folder)
-    return result, write_result(out, result, prompts, rows)
+    return Measured(prompts=prompts, scorers=scorers, rows=rows, missing=missing, folder=folder)
 
 
 def _keep(folder: Path, rows: list[ScoreRow]) -> None:
@@ -131,19 +180,11 @@ def _keep(folder: Path, rows: list[ScoreRow]) -> None:
     merge_rows(folder, SCORES, (asdict(known[key]) for key in sorted(known)))
 
 
-def _result(
-    protocol: Protocol,
-    prompts: list[Prompt],
-    info: SystemInfo,
-    settings: RunSettings,
-    scorers: Scorers,
-    rows: list[ScoreRow],
-    missing: list[Missing],
-    folder: Path,
-) -> Result:
-    system = {key: value for key, value in asdict(info).items() if key != "device"}
-    records = {category: scorer.record for category, scorer in scorers.by_category.items()}
+def make_result(protocol: Protocol, info: SystemInfo, settings: RunSettings, measured: Measured) -> Result:
+    """The record of a run."""
+    records = {category: scorer.record for category, scorer in measured.scorers.by_category.items()}
     names = {category: record.name for category, record in records.items()}
+    num_scored, num_missing = len(measured.rows), len(measured.missing)
     return Result(
         protocol=protocol.name,
         protocol_sha256=protocol.sha256,
@@ -152,13 +193,15 @@ def _result(
         seed=settings.seed,
         images_per_prompt=settings.images_per_prompt,
         limit=settings.limit,
-        system=SystemRecord(**system),
+        limit_choice=None if settings.limit is None else LimitChoice(rule="first"),
+        system=system_record(info),
+        media=info.media,
         scorers=records,
-        counts=Counts(expected=len(rows) + len(missing), scored=len(rows), missing=len(missing)),
-        missing=missing,
-        skipped=scorers.skipped,
-        metrics=aggregate(prompts, rows, names),
-        provenance=provenance(device=info.device, images=folder),
+        counts=Counts(expected=num_scored + num_missing, scored=num_scored, missing=num_missing),
+        missing=measured.missing,
+        skipped=measured.scorers.skipped,
+        metrics=aggregate(measured.prompts, measured.rows, names),
+        provenance=provenance(device=info.device, images=measured.folder),
     )
 
 

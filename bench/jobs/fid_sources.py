@@ -5,10 +5,8 @@ of features. Each becomes a side that set_metrics/measure.py measures."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -19,16 +17,18 @@ from bench.prompts import Prompt
 from bench.prompts.coco import Captions, CocoProtocol, Prepared, read_protocol
 from bench.prompts.protocol import Protocol, protocols_folder
 from bench.prompts.shapes import realise
-from bench.results.record import SystemRecord
+from bench.results.record import SystemRecord, system_record
 from bench.set_metrics.features.extract import DrawnPicture, FilePicture, Picture, Prepare
 from bench.set_metrics.features.resize import centre_square
 from bench.set_metrics.measure import Side, stored_side
 from bench.sharding import Shard
 from bench.stages import Stage
-from bench.systems import Collection, Request, System, SystemInfo, safe_name
-from bench.systems.generate import make_images, work_folder
+from bench.systems import Collection, Request, System, safe_name
+from bench.systems.generate import images_folder, make_images, work_folder
 from bench.systems.requests import requests
+from gentron.data.walk import walk_files
 from gentron.errors import UserError
+from gentron.hashing import sha256
 from gentron.shapes import render, sample_scene
 from gentron.shapes.scene import WORLD_VERSION, scene_rng
 
@@ -70,7 +70,7 @@ def chosen_names(names: Sequence[str], num_images: int | None, *, where: str) ->
         raise ValueError(f"num_images must be >= 2, got {num_images}")
     if len(names) < num_images:
         raise UserError(f"{where} must hold at least {num_images} images, got {len(names)}")
-    ranked = sorted(names, key=lambda name: hashlib.sha256(name.encode()).hexdigest())
+    ranked = sorted(names, key=lambda name: sha256(name))
     kept = set(ranked[:num_images])
     return [name for name in names if name in kept]
 
@@ -83,14 +83,16 @@ def _suite(num_images: int | None) -> str:
 
 
 def folder_pictures(folder: Path, num_images: int | None = None) -> list[Picture]:
-    """The pictures in a folder and below it, by name; UserError if there are none or too few."""
+    """The pictures in a folder and below it, by name; UserError if there are none or too few.
+
+    Links are followed, and a folder that several links lead to counts once.
+    """
     if not folder.is_dir():
         raise UserError(f"no folder '{folder}'")
-    paths = {path.relative_to(folder): path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES}
     found = {
-        place.as_posix(): path
-        for place, path in paths.items()
-        if not any(part.startswith(".") for part in place.parts)
+        path.relative_to(folder).as_posix(): path
+        for path in walk_files(folder)
+        if path.suffix.lower() in SUFFIXES
     }
     if not found:
         raise UserError(f"no images in '{folder}': expected files that end in {', '.join(SUFFIXES)}")
@@ -111,7 +113,7 @@ def measured_folder(path: Path, num_images: int | None) -> Measured:
     return Measured(
         side=side,
         protocol=IMAGE_SET,
-        protocol_sha256=hashlib.sha256(IMAGE_SET_WORDS.encode()).hexdigest(),
+        protocol_sha256=sha256(IMAGE_SET_WORDS),
         suite=_suite(num_images),
         system=SystemRecord(
             kind=kind, name=name, weights_sha256=None, untrained=False, settings={"folder": name}
@@ -144,8 +146,8 @@ def measured_system(
     return Measured(
         side=Side(
             id=system.info.name,
-            num_images=len(wanted),
-            pictures=lambda: _made(system, wanted, folder, stage, shard),
+            num_images=len(wanted) * system.info.media.num_frames,
+            pictures=lambda: _made(system, wanted, prompts, folder, stage, shard),
         ),
         protocol=protocol.name,
         protocol_sha256=protocol.sha256,
@@ -153,10 +155,10 @@ def measured_system(
         suite=_suite(num_images),
         seed=seed,
         images_per_prompt=config.images_per_prompt,
-        system=_system_record(system.info),
+        system=system_record(system.info),
         device=system.info.device,
         folder=folder,
-        shapes=shapes if len(shapes) == len(wanted) else (),
+        shapes=shapes if len(shapes) == len(wanted) and system.info.media.kind == "image" else (),
     )
 
 
@@ -180,15 +182,13 @@ def measured_captions(
     wanted = requests(captions.prompts, images_per_prompt=config.images_per_prompt, seed=config.seed)
     wanted = _chosen(wanted, num_images, protocol.name)
     info = system.info
-    key = [protocol.sha256, captions.ids_sha256, info.kind, info.name, info.weights_sha256, info.settings]
-    digest = hashlib.sha256(json.dumps([*key, info.untrained], sort_keys=True).encode()).hexdigest()
-    folder = work / protocol.name / f"{info.name}-{digest[:8]}"
+    folder = images_folder(work / protocol.name, info, before=[protocol.sha256, captions.ids_sha256])
     name, prepare = preparation(config.prepared)
     return Measured(
         side=Side(
             id=info.name,
-            num_images=len(wanted),
-            pictures=lambda: _made(system, wanted, folder, stage, shard),
+            num_images=len(wanted) * system.info.media.num_frames,
+            pictures=lambda: _made(system, wanted, captions.prompts, folder, stage, shard),
             prepared=name,
             prepare=prepare,
         ),
@@ -198,7 +198,7 @@ def measured_captions(
         suite=_suite(num_images),
         seed=config.seed,
         images_per_prompt=config.images_per_prompt,
-        system=_system_record(info),
+        system=system_record(info),
         device=info.device,
         folder=folder,
     )
@@ -209,20 +209,22 @@ def _chosen(wanted: list[Request], num_images: int | None, where: str) -> list[R
     return [request for request in wanted if request.id in kept]
 
 
-def _system_record(info: SystemInfo) -> SystemRecord:
-    return SystemRecord(**{key: value for key, value in asdict(info).items() if key != "device"})
-
-
 def _made(
-    system: System | Collection, wanted: list[Request], folder: Path, stage: Stage, shard: Shard
+    system: System | Collection,
+    wanted: list[Request],
+    prompts: Sequence[Prompt],
+    folder: Path,
+    stage: Stage,
+    shard: Shard,
 ) -> list[Picture]:
-    """Pictures of all requests, once every process has made its share."""
-    return [
-        FilePicture(
-            f"{r.prompt_id}_{r.sample:02d}", folder / r.file, r.prompt_id, r.sample, expected=r.sha256
-        )
-        for r in make_images(system, wanted, folder, shard, stage)
-    ]
+    """Pictures of all requests, once every process has made its share; of a clip, every frame is one."""
+    pictures: list[Picture] = []
+    for r in make_images(system, wanted, folder, shard, stage, prompts=prompts):
+        for k, each in enumerate(r.files):
+            name = f"{r.prompt_id}_{r.sample:02d}" + (f"_frame{k}" if r.kind == "video" else "")
+            path = folder / each.file
+            pictures.append(FilePicture(name, path, r.prompt_id, r.sample, expected=each.sha256))
+    return pictures
 
 
 def preparation(prepared: Prepared) -> tuple[str, Prepare]:

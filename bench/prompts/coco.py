@@ -8,7 +8,6 @@ checked where the protocol pins it.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import defaultdict
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ import yaml
 from bench.prompts import Prompt
 from gentron.config import from_dict
 from gentron.errors import UserError
+from gentron.hashing import sha256
 
 NAME = "coco-30k_v1"
 CATEGORY = "captions"
@@ -84,11 +84,11 @@ def read_protocol(path: Path) -> CocoProtocol:
         config = from_dict(CocoConfig, yaml.safe_load(data))
     except (yaml.YAMLError, ValueError) as error:
         raise UserError(f"{path}: {error}") from error
-    return CocoProtocol(config, hashlib.sha256(data).hexdigest())
+    return CocoProtocol(config, sha256(data))
 
 
 def _key(seed: int, id: int) -> str:
-    return hashlib.sha256(f"{seed}:{id}".encode()).hexdigest()
+    return sha256(f"{seed}:{id}")
 
 
 def choose(captions: dict[int, list[tuple[int, str]]], selection: Selection) -> list[tuple[int, int, str]]:
@@ -123,7 +123,7 @@ def read_captions(path: Path, protocol: CocoProtocol) -> Captions:
     if unsafe := [name for name in files.values() if Path(name).name != name or name in ("", ".", "..")]:
         raise UserError(f"'{path}': file_name must be a plain name, got {unsafe[0]!r}")
     chosen = choose(captions, selection)
-    digest = hashlib.sha256("".join(f"{image} {id}\n" for image, id, _ in chosen).encode()).hexdigest()
+    digest = sha256("".join(f"{image} {id}\n" for image, id, _ in chosen))
     if selection.ids_sha256 not in (None, digest):
         raise UserError(
             f"{protocol.name} pins another choice of images: expected sha256 {selection.ids_sha256}, got"

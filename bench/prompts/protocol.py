@@ -6,7 +6,6 @@ user fetches (`gentron-bench prompts fetch`), pinned by hash all the same.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +18,7 @@ from bench.prompts.seeds import image_seed
 from bench.shipped import shipped_folder
 from gentron.config import from_dict
 from gentron.errors import UserError
+from gentron.hashing import sha256
 
 CURRENT = "current"  # the edition of a prompt list that counts unless another is asked for
 
@@ -249,6 +249,11 @@ class Protocol:
         return [prompt for name in self.categories(suite) for prompt in self.prompts[name][:limit]]
 
     @property
+    def all_prompts(self) -> list[Prompt]:
+        """Of every category, in the order of the lists."""
+        return [prompt for prompts in self.prompts.values() for prompt in prompts]
+
+    @property
     def images_key(self) -> list[Any]:
         """All of the protocol that shapes an image: evaluators of the same prompts share their images."""
         if isinstance(self.config, PromptSetConfig):
@@ -283,7 +288,7 @@ def read_config(name: str, *, folder: Path | None = None) -> tuple[ProtocolConfi
         _check_suites(config)
     except (yaml.YAMLError, ValueError) as error:
         raise UserError(f"{path}: {error}") from error
-    return config, hashlib.sha256(data).hexdigest()
+    return config, sha256(data)
 
 
 def _kind(fields: Any) -> type[ProtocolConfig]:
@@ -345,7 +350,7 @@ def _fetched_prompts(config: PromptSetConfig, editions: dict[str, str]) -> dict[
         edition = editions.get(category, CURRENT)
         prompts[category] = load_list(config.prompts.source, category, edition)
         pinned = entry.sha256 if edition == CURRENT else config.editions[category][edition]
-        digest = hashlib.sha256("\n".join(p.text for p in prompts[category]).encode()).hexdigest()
+        digest = sha256("\n".join(p.text for p in prompts[category]))
         if digest != pinned or len(prompts[category]) != entry.num_prompts:
             raise UserError(
                 f"{config.name}: {entry.prompts} must hold {entry.num_prompts} prompts with sha256"

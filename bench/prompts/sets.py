@@ -7,7 +7,6 @@ the list. A list is checked each time it is read.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import urllib.error
@@ -21,6 +20,7 @@ from typing import Literal, NamedTuple
 from bench.prompts import Prompt
 from gentron.atomic import atomic_file
 from gentron.errors import UserError
+from gentron.hashing import sha256
 
 ENVIRONMENT = "GENTRON_PROMPTS"
 COMPBENCH, PARTIPROMPTS = "t2i-compbench", "partiprompts"
@@ -246,7 +246,7 @@ def split_lines(data: bytes) -> list[str]:
 
 def content_sha256(lines: list[str]) -> str:
     """What pins a list whatever its line ends."""
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    return sha256("\n".join(lines))
 
 
 def _lines_of(file: PromptFile, data: bytes) -> list[str]:
@@ -265,7 +265,7 @@ class Content(NamedTuple):
 
 def inspect(file: PromptFile, data: bytes) -> Content:
     """Hold a file against its pin."""
-    as_published = hashlib.sha256(data).hexdigest() == file.sha256
+    as_published = sha256(data) == file.sha256
     try:
         lines = _lines_of(file, data)
     except UnicodeDecodeError:

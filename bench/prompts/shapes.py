@@ -6,7 +6,6 @@ Every third prompt holds a combination that training never sees, so a list cut s
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -16,6 +15,7 @@ import numpy as np
 
 from bench.prompts import HELD_OUT, SEEN, Prompt
 from gentron.errors import UserError
+from gentron.hashing import sha256 as hash_of
 from gentron.shapes.captions import (
     NOUNS,
     RELATION_PHRASES,
@@ -272,7 +272,7 @@ def read_pinned(path: Path, *, sha256: str) -> bytes:
         data = path.read_bytes()
     except FileNotFoundError:
         raise UserError(f"prompt list {path} is missing: reinstall the package") from None
-    found = hashlib.sha256(data).hexdigest()
+    found = hash_of(data)
     if found != sha256:
         raise UserError(f"{path} was changed: sha256 must be {sha256[:12]}..., got {found[:12]}...")
     return data
@@ -290,5 +290,5 @@ def write(folder: Path, *, count: int, seed: int) -> dict[str, str]:
     for category, prompts in generate(count, seed=seed).items():
         data = dump(prompts)
         (folder / f"{category}.jsonl").write_bytes(data)
-        digests[category] = hashlib.sha256(data).hexdigest()
+        digests[category] = hash_of(data)
     return digests

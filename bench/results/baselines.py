@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import hashlib
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from bench.systems.images import write_atomic
 from gentron.atomic import atomic_folder, check_writable
 from gentron.config import from_dict, to_dict
 from gentron.errors import UserError
+from gentron.hashing import file_sha256
 
 HEADER = (
     "# Baselines of gentron-bench gate: protocol -> system. Written by gentron-bench accept; do not edit.\n"
@@ -103,16 +103,12 @@ def _check_files(folder: Path, entry: Baseline, path: Path) -> None:
         file = folder / name
         if not file.is_file():
             raise NoBaseline(f"the baseline's {file} is missing: restore it, or accept another result")
-        found = _sha256(file)
+        found = file_sha256(file)
         if found != digest:
             raise NoBaseline(
                 f"{file} is not the file that was accepted (sha256 {digest[:12]} in {path.name},"
                 f" {found[:12]} now): restore it, or accept it anew with a reason"
             )
-
-
-def _sha256(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 # ---- accept ----------------------------------------------------------------------------------------------
@@ -173,7 +169,7 @@ def accept(
         who=_who(path.parent),
         commit=result.provenance.commit,
         result_sha256=candidate.sha256,
-        scores_sha256=_sha256(scores) if scores.is_file() else None,
+        scores_sha256=file_sha256(scores) if scores.is_file() else None,
         forced=sorted(found),
         previous=None if old is None else Previous(path=old.path, commit=old.commit),
     )

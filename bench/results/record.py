@@ -6,7 +6,6 @@ import csv
 import datetime
 import importlib.metadata
 import io
-import json
 import math
 import platform
 import subprocess
@@ -14,17 +13,19 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from bench.prompts import Prompt
 from bench.results.aggregate import CategoryMetrics, interval
 from bench.scorers import ScorerRecord
 from bench.scorers.score import Missing, ScoreRow
+from bench.systems import Media, SystemInfo
 from bench.systems.images import write_atomic
-from gentron.config import from_dict, to_dict
+from gentron.config import to_dict
 from gentron.errors import UserError
+from gentron.versioned import StoredFormat
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 UNTRAINED_NOTE = "untrained: random weights, a smoke test and not a result"
 PACKAGES = (
     *("gentron", "torch", "torchvision", "transformers", "diffusers", "open_clip_torch", "torch-fidelity"),
@@ -39,6 +40,11 @@ class SystemRecord:
     weights_sha256: str | None
     untrained: bool
     settings: dict[str, Any]
+
+
+def system_record(info: SystemInfo) -> SystemRecord:
+    """All that a result says of a system but what belongs to the run."""
+    return SystemRecord(**{name: getattr(info, name) for name in SystemRecord.__dataclass_fields__})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,9 +64,35 @@ class Provenance:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Counts:
+    """num_blank: scored pictures of one colour.   num_refused: requests that the system would not answer,
+    which are among the missing.   None: not counted."""
+
     expected: int
     scored: int
     missing: int
+    num_blank: int | None = None
+    num_refused: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LimitChoice:
+    """Which prompts of a category a limit takes: the first, or those of a seeded order, fair to splits."""
+
+    rule: Literal["first", "stratified"]
+    seed: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CostRecord:
+    """What the answers cost. Of the run, like its date: two runs with other costs are the same measurement.
+
+    latency_s: of a request, by the name of a statistic (mean, p95).   quantities: all else, by a name that
+    ends in its unit: images_per_gpu_second, peak_memory_bytes.
+    """
+
+    usd: float | None = None
+    latency_s: dict[str, float] = field(default_factory=dict)
+    quantities: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -109,14 +141,21 @@ class Result:
     images_per_prompt: int
     limit: int | None
     """Prompts taken of each category; None is all, and only all is the published protocol."""
+    limit_choice: LimitChoice | None = None
+    """Which ones; None without a limit."""
     system: SystemRecord
+    media: Media = Media()
+    """What the system answered with."""
     scorers: dict[str, ScorerRecord] = field(default_factory=dict)
     """By category."""
+    phrase_table: str | None = None
+    """Version of the frozen table that the noun phrases are from; None where none was read, or not said."""
     counts: Counts
     missing: list[Missing]
     skipped: list[Skipped] = field(default_factory=list)
     metrics: list[CategoryMetrics]
     set_metrics: list[SetMetric] = field(default_factory=list)
+    cost: CostRecord | None = None
     provenance: Provenance
 
     @property
@@ -189,35 +228,6 @@ def provenance(*, device: str, images: Path | None = None) -> Provenance:
     )
 
 
-def dump_result(result: Result) -> bytes:
-    return (json.dumps(to_dict(result), indent=1) + "\n").encode()
-
-
-def read_result(path: Path) -> Result:
-    """The inverse of `dump_result`, for this schema version and older ones; UserError for anything else."""
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise UserError(f"{path} is damaged: {error}") from error
-    version = data.get("schema_version") if isinstance(data, dict) else None
-    if isinstance(version, int) and version > SCHEMA_VERSION:
-        raise UserError(
-            f"{path}: schema_version {version} is newer than this gentron-bench, which reads up to"
-            f" {SCHEMA_VERSION}: install a newer release"
-        )
-    if version not in (*UPGRADES, SCHEMA_VERSION):
-        raise UserError(f"{path}: schema_version must be 1 to {SCHEMA_VERSION}, got {version!r}")
-    try:
-        while version in UPGRADES:
-            data = UPGRADES[version](data)
-            version = data["schema_version"]
-        return from_dict(Result, data)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path} is not a result: {error}") from error
-    except ValueError as error:
-        raise UserError(f"{path}: {error}") from error
-
-
 def _from_version_1(data: dict[str, Any]) -> dict[str, Any]:
     """Version 1 knew one scorer, whose settings are all in the protocol, and had fixed views."""
     metrics = [_metrics_from_version_1(entry) for entry in data["metrics"]]
@@ -225,7 +235,6 @@ def _from_version_1(data: dict[str, Any]) -> dict[str, Any]:
     scorers = {entry["category"]: shapes for entry in metrics}
     return {
         **data,
-        "schema_version": 2,
         "editions": {},
         "scorers": scorers,
         "skipped": [],
@@ -249,7 +258,34 @@ def _with_interval(value: dict[str, Any]) -> dict[str, Any]:
     return {**value, "interval": list(interval(value["mean"], value["stderr"], value["num_prompts"]))}
 
 
-UPGRADES = {1: _from_version_1}  # from this schema version to the next
+def _from_version_2(data: dict[str, Any]) -> dict[str, Any]:
+    """Version 2 knew pictures only, and a limit took the first prompts."""
+    choice = None if data["limit"] is None else to_dict(LimitChoice(rule="first"))
+    return {
+        **data,
+        "limit_choice": choice,
+        "media": to_dict(Media()),
+        "phrase_table": None,
+        "counts": {**data["counts"], "num_blank": None, "num_refused": None},
+        "cost": None,
+    }
+
+
+RESULT = StoredFormat(
+    record=Result,
+    what="result",
+    version=SCHEMA_VERSION,
+    upgrades={1: _from_version_1, 2: _from_version_2},
+)
+
+
+def dump_result(result: Result) -> bytes:
+    return RESULT.dump(result)
+
+
+def read_result(path: Path) -> Result:
+    """The inverse of `dump_result`, for this schema version and older ones; UserError for anything else."""
+    return RESULT.read(path)
 
 
 # ---- scores.csv ------------------------------------------------------------------------------------------
@@ -354,7 +390,7 @@ def _score_line(row: dict[str, str | None], where: str) -> ScoreLine:
 def result_folder(out: Path, result: Result) -> Path:
     """<out>/<protocol>/<system>/<date>-<commit8>, with -2, -3, ... where another run of that day stands.
 
-    The folder of the same run (all but date, command and machine equal, numbers too) is its own.
+    The folder of the same run (all but date, command, machine and cost equal, numbers too) is its own.
     """
     where = result.provenance
     stem = f"{where.date[:10]}-{(where.commit or 'release')[:8]}"
@@ -369,7 +405,8 @@ def result_folder(out: Path, result: Result) -> Path:
 
 
 def _same_run(a: Result, b: Result) -> bool:
-    return replace(a, provenance=b.provenance) == b and a.provenance.commit == b.provenance.commit
+    same = replace(a, provenance=b.provenance, cost=b.cost) == b
+    return same and a.provenance.commit == b.provenance.commit
 
 
 def write_result(out: Path, result: Result, prompts: Sequence[Prompt], rows: Sequence[ScoreRow]) -> Path:

@@ -3,8 +3,6 @@ built."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from importlib import import_module
@@ -13,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from bench.prompts import Prompt
 from gentron.errors import UserError
+from gentron.hashing import json_sha256
 
 if TYPE_CHECKING:
     import numpy as np
@@ -53,7 +52,7 @@ class ScorerRecord:
     @property
     def digest(self) -> str:
         """Short hash that names this very scorer in scores.jsonl."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
+        return json_sha256(asdict(self))[:16]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -6,7 +6,6 @@ and by the hash of the image file, so that no old one can be taken for a new one
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from bench.scorers import ScorerRecord
 from gentron.atomic import atomic_file
 from gentron.config import from_dict, to_dict
+from gentron.hashing import json_sha256
 
 if TYPE_CHECKING:
     import numpy as np
@@ -121,4 +121,4 @@ def read_detections(path: Path, digest: str) -> Detections | None:
 
 
 def _hash(body: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+    return json_sha256(body)

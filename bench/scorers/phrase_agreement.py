@@ -7,7 +7,6 @@ with the first on every prompt.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections import Counter
@@ -22,6 +21,7 @@ from bench.scorers.phrases import Parse, PhraseSource
 from bench.scorers.phrases.tokens import tokenize
 from gentron.atomic import atomic_file
 from gentron.errors import UserError
+from gentron.hashing import sha256
 
 PAIR = re.compile(r"((?:an? )?[^,]+?) and ((?:an? )?[^,]+?)\.?")
 NO_TEMPLATE = re.compile(r"^The |\b(?:and|with|in|is|are|on|next|to|has|have|sit|sits|sitting|parked|near)\b")
@@ -163,7 +163,7 @@ def relation_row(source: PhraseSource) -> Row:
 
 def tokens_sha256(texts: Sequence[str], cut: Callable[[str], list[str]] = tokenize) -> str:
     """Hash of all tokens of a list."""
-    return hashlib.sha256(json.dumps([cut(text) for text in texts], ensure_ascii=False).encode()).hexdigest()
+    return sha256(json.dumps([cut(text) for text in texts], ensure_ascii=False))
 
 
 def token_row(golden: Path) -> Row:

@@ -10,9 +10,10 @@ from typing import Any
 
 from bench.prompts import Prompt
 from bench.scorers import Scorer
-from bench.systems.generate import ImageRecord
-from bench.systems.images import BadImage, read_image
+from bench.scorers.frames import OverFrames, score_frames
+from bench.systems.images import BadImage
 from bench.systems.rows import append_row, read_all_rows
+from bench.systems.samples import SampleRecord, read_frames
 from gentron.config import from_dict
 
 SCORES = "scores.jsonl"
@@ -64,9 +65,9 @@ def read_scores_rows(folder: Path) -> dict[RowKey, ScoreRow]:
 
 
 def score(
-    scorers: Mapping[str, Scorer],
+    scorers: Mapping[str, Scorer | OverFrames],
     prompts: Sequence[Prompt],
-    records: Iterable[ImageRecord],
+    records: Iterable[SampleRecord],
     folder: Path,
     *,
     advance: Callable[[int], None],
@@ -88,27 +89,31 @@ def score(
         advance(1)
 
 
-def _score_one(scorer: Scorer, prompt: Prompt, record: ImageRecord, folder: Path) -> ScoreRow | None:
+def _score_one(
+    scorer: Scorer | OverFrames, prompt: Prompt, record: SampleRecord, folder: Path
+) -> ScoreRow | None:
     """None for an image that is missing, corrupt, blank or not the one that was recorded."""
     try:
-        image, digest = read_image(folder / record.file)
+        frames = read_frames(folder, record)
     except BadImage:
         return None
-    if digest != record.sha256:
-        return None
-    scored = scorer.score(image, digest, prompt, record.sample)
+    assert record.sha256 is not None
+    scored = score_frames(scorer, frames, prompt, record.sample)
     return ScoreRow(
         prompt_id=record.prompt_id,
         sample=record.sample,
         seed=record.seed,
-        sha256=digest,
+        sha256=record.sha256,
         scorer=scorer.record.digest,
         **asdict(scored),
     )
 
 
 def gather(
-    scorers: Mapping[str, Scorer], prompts: Sequence[Prompt], records: Iterable[ImageRecord], folder: Path
+    scorers: Mapping[str, Scorer | OverFrames],
+    prompts: Sequence[Prompt],
+    records: Iterable[SampleRecord],
+    folder: Path,
 ) -> tuple[list[ScoreRow], list[Missing]]:
     """The rows of all records, in their order, and the images without one, each with its reason."""
     categories = {prompt.id: prompt.category for prompt in prompts}
@@ -117,25 +122,18 @@ def gather(
     for record in records:
         digest = scorers[categories[record.prompt_id]].record.digest
         row = known.get((record.prompt_id, record.sample, record.sha256 or "", digest))
-        reason = None if row else why_unscored(folder / record.file)
         if row:
             rows.append(row)
         else:
-            missing.append(
-                Missing(
-                    prompt_id=record.prompt_id,
-                    sample=record.sample,
-                    file=record.file,
-                    reason=reason or "changed since it was made",
-                )
-            )
+            missing.append(missing_of(folder, record))
     return rows, missing
 
 
-def why_unscored(path: Path) -> str | None:
-    """missing, corrupt or blank; None for a picture that is none of them."""
+def missing_of(folder: Path, record: SampleRecord) -> Missing:
+    """A record without a row: why it could not be scored."""
     try:
-        read_image(path)
+        read_frames(folder, record)
+        reason = "changed since it was made"
     except BadImage as bad:
-        return str(bad)
-    return None
+        reason = str(bad)
+    return Missing(prompt_id=record.prompt_id, sample=record.sample, file=record.file, reason=reason)

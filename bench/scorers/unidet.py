@@ -8,7 +8,6 @@ Weights are the published checkpoints as they are; labels are derived from UniDe
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -27,6 +26,7 @@ from bench.scorers.unidet_network import R50, RS200, Architecture, Found, UniDet
 from bench.weights import Located, locate
 from gentron.config import from_dict
 from gentron.errors import UserError
+from gentron.hashing import sha256
 
 VERSION = 1  # a change of any box or score is a new version
 LABELS_ID = "unidet-labels"
@@ -110,7 +110,7 @@ def read_labels(located: Located) -> tuple[str, ...]:
         labels = tuple(CHOSEN_LABELS.get(i) or label(names[i]) for i in range(len(names)))
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"'{located.path}' is not a label space of UniDet: {error!r}") from error
-    digest = hashlib.sha256("\n".join(labels).encode()).hexdigest()
+    digest = sha256("\n".join(labels))
     if not located.random and digest != LABELS_SHA256:
         raise UserError(
             f"'{located.path}' does not give the evaluation's labels: expected sha256 {LABELS_SHA256},"

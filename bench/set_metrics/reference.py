@@ -25,8 +25,10 @@ from bench.set_metrics import check_features
 from bench.set_metrics.features import ExtractorRecord
 from bench.set_metrics.frechet import Moments, checked_moments, moments
 from gentron.atomic import atomic_file
-from gentron.config import from_dict, to_dict
+from gentron.config import to_dict
 from gentron.errors import UserError
+from gentron.hashing import sha256
+from gentron.versioned import StoredFormat
 
 SCHEMA_VERSION = 1
 
@@ -102,7 +104,7 @@ def _differs(where: str, name: str, wanted: Any, got: Any) -> str:
 
 def hash_of_set(digests: Iterable[str]) -> str:
     """sha256 of the sorted hashes of image files: the same for any order and any names."""
-    return hashlib.sha256("\n".join(sorted(digests)).encode()).hexdigest()
+    return sha256("\n".join(sorted(digests)))
 
 
 # ---- the file --------------------------------------------------------------------------------------------
@@ -124,6 +126,7 @@ class _Meta:
     sections: dict[str, _Section]
 
 
+META = StoredFormat(record=_Meta, what="file of reference statistics", version=SCHEMA_VERSION)
 ARRAYS = {"features": ("features",), "moments": ("mean", "covariance")}
 
 
@@ -200,17 +203,7 @@ def read_image_set(path: Path) -> ImageSet:
 
 
 def _read_meta(path: Path, text: str) -> _Meta:
-    try:
-        data = json.loads(text)
-        version = data.get("schema_version") if isinstance(data, dict) else None
-        if isinstance(version, int) and version > SCHEMA_VERSION:
-            raise UserError(
-                f"'{path}': schema_version {version} is newer than this gentron-bench, which reads up to"
-                f" {SCHEMA_VERSION}: install a newer release"
-            )
-        return from_dict(_Meta, data)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"'{path}': {error}") from error
+    return META.parse(text.encode(), f"'{path}'")
 
 
 def _read_section(path: Path, label: str, meta: _Meta, arrays: Mapping[str, np.ndarray]) -> FeatureSet:

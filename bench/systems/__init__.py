@@ -2,7 +2,7 @@
 
 mini | xl2 | g2 | s2 | b2 | l2   a preset: bundled weights, or those in the models folder
 DIR                              a GenTron checkpoint folder
-folder:DIR                       images made elsewhere
+folder:DIR                       images made elsewhere, or folders of frames
 diffusers:REPO or diffusers:DIR  any text-to-image pipeline of diffusers, from the local cache or a folder
 """
 
@@ -11,11 +11,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
-import numpy as np
-
+from bench.prompts import Prompt
 from gentron.errors import UserError
+
+if TYPE_CHECKING:
+    from gentron.media import Sample
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,6 +29,15 @@ class Request:
     sample: int
     text: str
     seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Media:
+    """What a system answers with. A picture has one frame and no rate."""
+
+    kind: Literal["image", "video"] = "image"
+    num_frames: int = 1
+    fps: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,15 +52,16 @@ class SystemInfo:
     settings: dict[str, Any]
     """All that shapes the images besides weights and seeds."""
     device: str
+    media: Media = Media()
 
 
 class System(Protocol):
-    """Makes the images of requests, or finds them."""
+    """Makes what is asked for: a picture or a clip a request."""
 
     info: SystemInfo
 
-    def images(self, requests: Sequence[Request]) -> Iterator[np.ndarray]:
-        """(H, W, 3) uint8, one per request, in order, each as soon as it is made."""
+    def samples(self, requests: Sequence[Request]) -> Iterator[Sample]:
+        """One per request, in order, each as soon as it is made."""
         ...
 
 
@@ -59,23 +71,41 @@ class Collection(Protocol):
 
     info: SystemInfo
 
-    def find(self, request: Request) -> Path:
-        """Where the image of this request is or should be."""
+    def find(self, requests: Sequence[Request], prompts: Sequence[Prompt]) -> list[Path]:
+        """Where the images of these requests are or should be.
+
+        prompts: all of the lists in order, whether asked for or not; UserError where images and prompts do
+        not match one to one.
+        """
+        ...
+
+    def count(self, prompts: Sequence[Prompt]) -> int:
+        """The most images that it holds of one prompt, at least 1."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ClipShape:
+    """What is asked of a system that draws clips."""
+
+    num_frames: int
+    fps: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class SystemOptions:
-    """How to run a system; None takes the system's own setting."""
+    """How to run a system; None takes the system's own setting. clip: None for pictures."""
 
     device: str = "auto"
     num_inference_steps: int | None = None
     guidance_scale: float | None = None
+    motion_guidance_scale: float | None = None
     sampler: str | None = None
     batch_size: int | None = None
     random_weights: bool = False
     checkpoint: Path | None = None
     image_size: int | None = None
+    clip: ClipShape | None = None
 
     def refuse(self, what: str, *names: str) -> None:
         """Raise ValueError if one of these options is set: a setting without effect would mislead."""
@@ -108,6 +138,10 @@ def check_system(name: str) -> None:
 def parse_system(name: str, options: SystemOptions) -> System | Collection:
     """The system of this name; UserError if it does not exist or its weights are not here."""
     kind, _, rest = name.partition(":")
+    if kind == "folder" and rest and options.clip:
+        from bench.systems.clip_folder import ClipFolderSystem
+
+        return ClipFolderSystem(Path(rest), options)
     if kind == "folder" and rest:
         from bench.systems.folder import FolderSystem
 

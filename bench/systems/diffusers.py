@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import diffusers
-import numpy as np
 import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
 from bench.systems import Request, SystemInfo, SystemOptions, safe_name
 from bench.systems.gentron import hash_folder
+from gentron.device import usable_device
 from gentron.errors import UserError
-from gentron.pipeline import usable_device
+from gentron.media import Sample
 from gentron.text import first_line, quiet_loading
 from gentron.torchvision_ops import prepare_torchvision
 
@@ -70,8 +70,8 @@ class DiffusersSystem:
             device=str(device),
         )
 
-    def images(self, requests: Sequence[Request]) -> Iterator[np.ndarray]:
+    def samples(self, requests: Sequence[Request]) -> Iterator[Sample]:
         for request in requests:
             generator = torch.Generator("cpu").manual_seed(request.seed)
             output = self._pipeline(request.text, generator=generator, **self._settings)
-            yield np.asarray(output.images[0].convert("RGB"))
+            yield Sample((output.images[0].convert("RGB"),))

@@ -1,48 +1,31 @@
-"""Protocol + system -> images and manifest.jsonl, one row an image, appended as each is safe on the disk.
+"""Protocol + system -> samples and manifest.jsonl, one row a sample, appended as each is safe on the disk.
 
 A killed run goes on where it stopped: rows whose file is there with the right bytes are kept.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
+from bench.prompts import Prompt
 from bench.prompts.protocol import Protocol
 from bench.sharding import Shard
 from bench.stages import Stage
 from bench.systems import Collection, Request, System, SystemInfo
-from bench.systems.images import encode_png, sha256, write_atomic
-from bench.systems.rows import append_row, merge_rows, read_all_rows
-
-MANIFEST = "manifest.jsonl"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ImageRecord:
-    """A row of manifest.jsonl; `file` is relative to the manifest's folder, or absolute if made elsewhere."""
-
-    prompt_id: str
-    sample: int
-    seed: int
-    file: str
-    sha256: str | None
-
-
-def read_manifest(folder: Path) -> dict[tuple[str, int], ImageRecord]:
-    """Records by (prompt id, sample), of all processes; the last one of each counts."""
-    rows = (ImageRecord(**row) for row in read_all_rows(folder, MANIFEST))
-    return {(record.prompt_id, record.sample): record for record in rows}
-
-
-def _is_made(folder: Path, record: ImageRecord | None, request: Request) -> bool:
-    if record is None or record.seed != request.seed:
-        return False
-    path = folder / record.file
-    return path.is_file() and sha256(path.read_bytes()) == record.sha256
+from bench.systems.rows import append_row, merge_rows
+from bench.systems.samples import (
+    MANIFEST,
+    MediaFile,
+    SampleRecord,
+    frames_at,
+    is_made,
+    manifest_row,
+    read_manifest,
+    write_sample,
+)
+from gentron.hashing import file_sha256, json_sha256
 
 
 def generate(
@@ -52,75 +35,82 @@ def generate(
     *,
     advance: Callable[[int], None],
     manifest_name: str = MANIFEST,
-) -> list[ImageRecord]:
+) -> list[SampleRecord]:
     """Make the images that are not there yet; returns the records of all wanted ones.
 
     advance: told of the number of images that became available.
     manifest_name: file that new rows go to; processes that share the folder have one each.
     """
     manifest = read_manifest(folder)
-    missing = [r for r in wanted if not _is_made(folder, manifest.get((r.prompt_id, r.sample)), r)]
+    missing = [r for r in wanted if not is_made(folder, manifest.get((r.prompt_id, r.sample)), r)]
     advance(len(wanted) - len(missing))
     if missing:
-        for request, image in zip(missing, system.images(missing), strict=True):
-            data = encode_png(image)
-            file = f"images/{request.id}.png"
-            write_atomic(folder / file, data)
-            record = ImageRecord(
-                prompt_id=request.prompt_id,
-                sample=request.sample,
-                seed=request.seed,
-                file=file,
-                sha256=sha256(data),
-            )
-            append_row(folder / manifest_name, asdict(record))
+        for request, sample in zip(missing, system.samples(missing), strict=True):
+            record = write_sample(sample, folder, request)
+            append_row(folder / manifest_name, manifest_row(record))
             manifest[(request.prompt_id, request.sample)] = record
             advance(1)
     return [manifest[(r.prompt_id, r.sample)] for r in wanted]
 
 
-def collect(collection: Collection, wanted: list[Request]) -> list[ImageRecord]:
-    """Records of images made elsewhere. Their seeds are not known: -1."""
+def collect(collection: Collection, wanted: list[Request], prompts: Sequence[Prompt]) -> list[SampleRecord]:
+    """Records of images made elsewhere. Their seeds are not known: -1.
+
+    prompts: all of the lists in order, see `Collection.find`.
+    """
+    media = collection.info.media
     records = []
-    for request in wanted:
-        path = collection.find(request).resolve()
-        digest = sha256(path.read_bytes()) if path.is_file() else None
+    for request, place in zip(wanted, collection.find(wanted, prompts), strict=True):
+        path = place.resolve()
+        files = frames_at(path, media) if media.kind == "video" else [path]
         records.append(
-            ImageRecord(
-                prompt_id=request.prompt_id, sample=request.sample, seed=-1, file=str(path), sha256=digest
+            SampleRecord(
+                prompt_id=request.prompt_id,
+                sample=request.sample,
+                seed=-1,
+                kind=media.kind,
+                fps=media.fps,
+                files=tuple(MediaFile(str(f), file_sha256(f) if f.is_file() else None) for f in files),
             )
         )
     return records
 
 
-def work_folder(work: Path, protocol: Protocol, info: SystemInfo, *, seed: int) -> Path:
+def images_folder(
+    parent: Path, info: SystemInfo, *, before: Sequence[Any] = (), after: Sequence[Any] = ()
+) -> Path:
     """Where images and rows of this system lie.
 
     Its name holds a hash of all that shapes an image, so the same command finds its images again, a longer
     run those of a shorter one and another evaluator those of the first, but never those of other weights or
-    settings.
+    settings.   before, after: what was asked, of values that JSON can hold.
     """
-    key = [
-        *protocol.images_key,
-        info.kind,
-        info.name,
-        info.weights_sha256,
-        info.settings,
-        info.untrained,
-        seed,
-    ]
-    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
-    return work / protocol.images_name / f"{info.name}-{digest[:8]}"
+    system = [info.kind, info.name, info.weights_sha256, info.settings, info.untrained]
+    return parent / f"{info.name}-{json_sha256([*before, *system, *after])[:8]}"
+
+
+def work_folder(work: Path, protocol: Protocol, info: SystemInfo, *, seed: int) -> Path:
+    """Of a system asked with a protocol's prompts."""
+    return images_folder(work / protocol.images_name, info, before=protocol.images_key, after=[seed])
 
 
 def make_images(
-    system: System | Collection, wanted: list[Request], folder: Path, shard: Shard, stage: Stage
-) -> list[ImageRecord]:
-    """Records of all images, once every process has made its share."""
+    system: System | Collection,
+    wanted: list[Request],
+    folder: Path,
+    shard: Shard,
+    stage: Stage,
+    *,
+    prompts: Sequence[Prompt],
+) -> list[SampleRecord]:
+    """Records of all images, once every process has made its share.
+
+    prompts: all of the lists in order, also those of which nothing is wanted.
+    """
     mine = shard.mine(wanted)
     with stage("images", len(mine)) as advance:
         if isinstance(system, Collection):
-            records = collect(system, wanted)
+            records = collect(system, wanted, prompts)
             advance(len(mine))
         else:
             generate(system, mine, folder, advance=advance, manifest_name=shard.file_name(MANIFEST))
@@ -131,6 +121,6 @@ def make_images(
     if shard.is_first:
         known = {} if isinstance(system, Collection) else read_manifest(folder)
         known.update({(r.prompt_id, r.sample): r for r in records})
-        merge_rows(folder, MANIFEST, (asdict(known[key]) for key in sorted(known)))
+        merge_rows(folder, MANIFEST, (manifest_row(known[key]) for key in sorted(known)))
     shard.barrier()
     return records

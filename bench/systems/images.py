@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
+import math
 import warnings
 from pathlib import Path
 
+import einops
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from gentron.atomic import atomic_file
+from gentron.hashing import sha256
 
 
 class BadImage(Exception):
@@ -30,12 +32,21 @@ def write_atomic(path: Path, data: bytes) -> None:
         temporary.write_bytes(data)
 
 
-def sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
-
-
 def read_image(path: Path) -> tuple[np.ndarray, str]:
     """The picture as (H, W, 3) uint8 and the sha256 of its file; raises BadImage with the reason."""
+    image, digest = decode_image(path)
+    if is_blank(image):
+        raise BadImage("blank")
+    return image, digest
+
+
+def is_blank(image: np.ndarray) -> bool:
+    """Of one colour."""
+    return bool((image == image[:1, :1]).all())
+
+
+def decode_image(path: Path) -> tuple[np.ndarray, str]:
+    """`read_image`, for a picture that may be blank."""
     try:
         data = path.read_bytes()
     except (FileNotFoundError, IsADirectoryError):
@@ -47,9 +58,15 @@ def read_image(path: Path) -> tuple[np.ndarray, str]:
                 image = np.asarray(file.convert("RGB"))
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise BadImage("corrupt") from error
-    if (image == image[:1, :1]).all():
-        raise BadImage("blank")
     return image, sha256(data)
+
+
+def side_by_side(frames: np.ndarray) -> np.ndarray:
+    """(F, H, W, 3) -> one picture in reading order, about twice as wide as high: 8 frames in 2 rows of 4."""
+    columns = math.ceil(math.sqrt(2 * len(frames)))
+    rows = math.ceil(len(frames) / columns)
+    blank = np.full((rows * columns - len(frames), *frames.shape[1:]), 255, np.uint8)
+    return einops.rearrange(np.concatenate([frames, blank]), "(r c) h w d -> (r h) (c w) d", r=rows)
 
 
 def fit(image: np.ndarray, size: int) -> np.ndarray:

@@ -10,7 +10,6 @@ so they cannot be taken for real ones. Nothing here uses a network but `fetch`.
 from __future__ import annotations
 
 import errno
-import hashlib
 import http.client
 import json
 import os
@@ -30,6 +29,7 @@ from typing import IO, Any
 from gentron.atomic import atomic_file
 from gentron.config import from_dict, to_dict
 from gentron.errors import UserError
+from gentron.hashing import file_sha256
 
 INDEX = "weights.json"
 INDEX_VERSION = 1
@@ -313,7 +313,7 @@ def locate(id: str, models: Path | None = None, *, rehash: bool = False) -> Loca
     if record is not None and is_known and not rehash:
         sha256 = record.sha256
     else:
-        sha256 = _sha256(path)
+        sha256 = file_sha256(path)
     is_random = record is not None and record.random and record.sha256 == sha256
     if not is_random:
         _check_hash(weight, path, sha256, record)
@@ -362,11 +362,6 @@ def _check_hash(weight: WeightFile, path: Path, sha256: str, record: FileRecord 
         f" got {sha256}; put the old file back, or accept the new one with"
         f" 'gentron-bench weights add {weight.id} FILE --replace'"
     )
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 # ---- the index -------------------------------------------------------------------------------------------
@@ -475,7 +470,7 @@ def _link(source: Path, target: Path) -> None:
 
 def _accept(weight: WeightFile, path: Path, shown: Path, record: FileRecord | None, *, replace: bool) -> str:
     """The sha256 of a file that may be `weight`; UserError, which names `shown`, if it may not."""
-    sha256 = _sha256(path)
+    sha256 = file_sha256(path)
     if record is not None and record.random and record.sha256 == sha256:
         raise UserError(f"'{shown}' is the random file of '{weight.id}'; make it with 'weights random'")
     kept = None if record is None or record.random or replace else record
@@ -509,7 +504,9 @@ def make_random(id: str, models: Path | None = None, *, seed: int = 0) -> Locate
     folder = models_folder() if models is None else models
     target = folder / weight.file
     record = _read_index(folder).get(id)
-    if target.is_file() and not (record is not None and record.random and record.sha256 == _sha256(target)):
+    if target.is_file() and not (
+        record is not None and record.random and record.sha256 == file_sha256(target)
+    ):
         raise UserError(
             f"'{target}' is not a random file and is left alone;"
             " choose another folder for rehearsals with GENTRON_MODELS"
@@ -521,7 +518,7 @@ def make_random(id: str, models: Path | None = None, *, seed: int = 0) -> Locate
         made = Path(scratch) / weight.file  # torch.save writes the file's name into it: the same every time
         random_weights(id, made, seed=seed)
         os.replace(made, temporary)
-        sha256 = _sha256(temporary)
+        sha256 = file_sha256(temporary)
     _remember(folder, id, target, sha256, random=True, first=None)
     return Located(id, target, sha256, True)
 

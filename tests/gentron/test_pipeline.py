@@ -22,7 +22,6 @@ from gentron.pipeline import (
     prompts_per_pass,
     samples_per_pass,
     to_pil,
-    usable_device,
 )
 from gentron.samplers import SAMPLERS
 from tests.tiny import IMAGE_SIZE, TINY_MODEL
@@ -222,12 +221,6 @@ def test_a_checkpoint_without_its_autoencoder(tiny_checkpoint: Path, tmp_path: P
     shutil.rmtree(copy / "autoencoder")
     with pytest.raises(UserError, match="lacks its folder 'autoencoder'"):
         GenTronPipeline.from_pretrained(copy)
-
-
-def test_an_unusable_device_is_one_line() -> None:
-    with pytest.raises(UserError, match="cannot use the device"):
-        usable_device("nonsense")
-    assert usable_device("cpu") == torch.device("cpu")
 
 
 # ---- untrained models --------------------------------------------------------------------------------------

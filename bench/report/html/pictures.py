@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from bench.report.entries import Found
 from bench.results.record import ScoreLine
+from gentron.hashing import sha256
+
+if TYPE_CHECKING:
+    from bench.systems.samples import SampleRecord
 
 MAX_SIDE = 256  # pixels of an embedded picture
 MAX_PNG = 16_000  # bytes; a larger one is embedded as JPEG
@@ -38,38 +44,41 @@ class Album:
 
     folder: Path | None
     absent: str
-    files: dict[Key, str] = field(default_factory=dict)
+    records: dict[Key, SampleRecord] = field(default_factory=dict)
     trouble: dict[str, int] = field(default_factory=dict)
     read: dict[Key, Picture | None] = field(default_factory=dict)
 
     def picture(self, line: ScoreLine) -> Picture | None:
-        """The picture that was scored, byte for byte; None if it is not here any more."""
+        """The picture that was scored, byte for byte, of a clip its frames side by side; None if it is not
+        here."""
         key = (line.prompt_id, line.sample)
         if key not in self.read:
             self.read[key] = self._embed(line)
         return self.read[key]
 
     def _embed(self, line: ScoreLine) -> Picture | None:
-        from bench.systems.images import BadImage, read_image
+        from bench.systems.images import BadImage, side_by_side
+        from bench.systems.samples import read_frames
 
         try:
-            path = self._path(line)
-            if path is None:
+            record = self.records.get((line.prompt_id, line.sample)) or _record_by_name(line)
+            if self.folder is None or any(self._path(each.file) is None for each in record.files):
                 raise BadImage("missing")
-            image, digest = read_image(path)
-            if digest != line.image_sha256:
+            if record.sha256 != line.image_sha256:
                 raise BadImage("changed since it was scored")
+            frames = [frame.pixels for frame in read_frames(self.folder, record)]
         except (BadImage, OSError, ValueError) as error:  # ValueError: an id that is no file name
             reason = str(error) if isinstance(error, BadImage) else "unreadable"
+            if reason.startswith("changed"):  # also since it was made, for it was scored then
+                reason = "changed since it was scored"
             self.trouble[reason] = self.trouble.get(reason, 0) + 1
             return None
-        return embed(image)
+        return embed(frames[0] if len(frames) == 1 else side_by_side(np.stack(frames)))
 
-    def _path(self, line: ScoreLine) -> Path | None:
+    def _path(self, file: str) -> Path | None:
         """Where the picture is: as the manifest says, inside the folder unless it was made elsewhere."""
         if self.folder is None:
             return None
-        file = self.files.get((line.prompt_id, line.sample), f"images/{line.prompt_id}_{line.sample:02d}.png")
         path = self.folder / file
         if Path(file).is_absolute() or path.resolve().is_relative_to(self.folder.resolve()):
             return path
@@ -101,11 +110,19 @@ def _folder(said: str, path: Path) -> Path | None:
     return next((place for place in places if place.is_dir()), None)
 
 
-def _manifest(folder: Path) -> dict[Key, str]:
-    from bench.systems.generate import read_manifest
+def _record_by_name(line: ScoreLine) -> SampleRecord:
+    """Of a picture that no manifest names."""
+    from bench.systems.samples import MediaFile, SampleRecord
+
+    file = MediaFile(f"images/{line.prompt_id}_{line.sample:02d}.png", line.image_sha256)
+    return SampleRecord(prompt_id=line.prompt_id, sample=line.sample, seed=-1, files=(file,))
+
+
+def _manifest(folder: Path) -> dict[Key, SampleRecord]:
+    from bench.systems.samples import read_manifest
 
     try:
-        return {key: record.file for key, record in read_manifest(folder).items()}
+        return read_manifest(folder)
     except (TypeError, ValueError, KeyError, OSError):
         return {}  # of another version: the names are known without it
 
@@ -134,7 +151,7 @@ def _encoded(picture, kind: str, **options) -> bytes:
 
 def shuffled_place(line: ScoreLine) -> str:
     """A place in an order that has nothing to do with scores, and is the same for every system."""
-    return hashlib.sha256(f"{line.prompt_id}/{line.sample}".encode()).hexdigest()
+    return sha256(f"{line.prompt_id}/{line.sample}")
 
 
 @dataclass(frozen=True, slots=True)

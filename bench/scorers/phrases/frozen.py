@@ -7,7 +7,6 @@ never a guess.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping
@@ -20,6 +19,7 @@ from bench.scorers.phrases import Parse, Token
 from bench.scorers.phrases.spacy import is_pinned
 from gentron.atomic import atomic_file
 from gentron.errors import UserError
+from gentron.hashing import sha256
 
 ENVIRONMENT = "GENTRON_PHRASES"
 FILE_NAME = "phrases.json"
@@ -51,7 +51,7 @@ class Table:
     @property
     def sha256(self) -> str:
         fields = [{k: v for k, v in self.made_with.items() if k != "python"}, self._rows()]
-        return hashlib.sha256(json.dumps(fields, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+        return sha256(json.dumps(fields, sort_keys=True, ensure_ascii=False))
 
     def _rows(self) -> dict[str, list[str]]:
         return {text: to_row(text, parse) for text, parse in self.parses.items()}

@@ -8,7 +8,6 @@ with what is known: docs/phrases.md.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from dataclasses import dataclass, field
 from functools import cache
@@ -18,6 +17,7 @@ from typing import Any, NamedTuple
 from bench.scorers.phrases import Parse, Token
 from bench.scorers.phrases.lexicon import BE_AFTER, POS, Costs, closed_classes, costs
 from bench.scorers.phrases.tokens import tokenize
+from gentron.hashing import sha256
 
 VERSION = 1
 OWN_FILES = ("tokens.py", "words.txt", "lexicon.txt", "lexicon.py", "grammar.txt", "rules.py")
@@ -341,7 +341,7 @@ class RulesSource:
             "source": self.name,
             "approximate": True,
             "version": VERSION,
-            "sha256": hashlib.sha256(own).hexdigest(),
+            "sha256": sha256(own),
         }
 
     def parse(self, text: str) -> Parse:

@@ -8,12 +8,12 @@ processes or on where a run was killed. Nothing heavy is imported before an extr
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import asdict, dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
+
+from gentron.hashing import json_sha256
 
 if TYPE_CHECKING:
     import numpy as np
@@ -40,7 +40,7 @@ class ExtractorRecord:
     @property
     def digest(self) -> str:
         """Short hash that names this very extractor in a cache."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
+        return json_sha256(asdict(self))[:16]
 
     @property
     def label(self) -> str:

@@ -21,8 +21,9 @@ import torch
 
 from bench.set_metrics.features import Extractor
 from bench.set_metrics.features.cache import FeatureCache
-from bench.systems.images import BadImage, encode_png, read_image, sha256
+from bench.systems.images import BadImage, encode_png, read_image
 from gentron.errors import UserError
+from gentron.hashing import sha256
 
 GPU_THREADS = 8  # read and resize beside the network
 AHEAD = 4  # pictures in work or waiting, per thread

@@ -11,7 +11,6 @@ FID, and say nothing about photographs.
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +21,7 @@ from bench.systems.images import fit
 from gentron.autoencoder import Autoencoder
 from gentron.bundled import bundled_part
 from gentron.errors import UserError
+from gentron.hashing import file_sha256
 
 NAME = "mini-autoencoder"
 VERSION = 1
@@ -62,5 +62,5 @@ def build(name: str, mode: str | None, *, device: str, models: Path | None) -> M
     path = folder / WEIGHTS
     if not path.is_file():
         raise UserError(f"the bundled autoencoder is missing ({path}): reinstall the package")
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    digest = file_sha256(path)
     return MiniAutoencoderExtractor(Autoencoder.from_pretrained(folder, device=device), digest, device=device)

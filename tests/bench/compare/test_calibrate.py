@@ -158,7 +158,7 @@ def test_bad_input_is_one_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('{"schema_version": 2}', "schema_version must be 1, got 2"),
+        ('{"schema_version": 2}', "schema_version 2 is newer than this release"),
         ("{", "band.json"),
         ("[]", "schema_version must be 1, got None"),
         ('{"schema_version": 1}', "missing field"),

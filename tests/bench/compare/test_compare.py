@@ -16,8 +16,8 @@ from bench.results.evidence import load
 from bench.results.record import ReferenceRecord, SetMetric, Skipped
 from bench.scorers import ScorerRecord
 from bench.scorers.score import Missing
-from bench.systems.generate import ImageRecord
 from bench.systems.rows import append_row
+from bench.systems.samples import MediaFile, SampleRecord, manifest_row
 from gentron.config import from_dict, to_dict
 from gentron.console import make_app
 from tests.bench.compare.measured import noisy, write_scores
@@ -120,8 +120,9 @@ def test_prompts_that_moved_most_come_first_with_their_pictures(tmp_path: Path) 
     (work / "images" / "color-0002_00.png").write_bytes(b"png")
     elsewhere = tmp_path / "made elsewhere.png"
     elsewhere.write_bytes(b"png")
-    record = ImageRecord(prompt_id="color-0001", sample=1, seed=-1, file=str(elsewhere), sha256=None)
-    append_row(work / "manifest.jsonl", to_dict(record))
+    files = (MediaFile(str(elsewhere), None),)
+    record = SampleRecord(prompt_id="color-0001", sample=1, seed=-1, files=files)
+    append_row(work / "manifest.jsonl", manifest_row(record))
     found = both(
         write_scores(tmp_path / "a", before, images=str(work)),
         write_scores(tmp_path / "b", after, digest="b", images=str(work)),

@@ -361,7 +361,7 @@ def test_damaged_results_are_one_line(base: Path, tmp_path: Path) -> None:
     path = other / "result.json"
     whole = path.read_text()
     for text, message in (
-        (whole.replace('"schema_version": 2', '"schema_version": 3'), "schema_version 3 is newer"),
+        (whole.replace('"schema_version": 3', '"schema_version": 4'), "schema_version 4 is newer"),
         (whole[: len(whole) // 2], "is damaged"),
         (
             whole.replace('"num_images": 60', '"num_images": 61', 1),

@@ -20,8 +20,8 @@ from bench.set_metrics.frechet import frechet_distance
 from bench.set_metrics.kid import kid
 from bench.set_metrics.precision_recall import precision_recall
 from bench.set_metrics.reference import FeatureSet, ImageSet, write_image_set
-from bench.systems.images import sha256
 from gentron.errors import UserError
+from gentron.hashing import sha256
 from tests.bench.compare.measured import write_scores
 
 N, D = 120, 6

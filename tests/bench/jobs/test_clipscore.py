@@ -33,12 +33,13 @@ from bench.prompts.protocol import load_protocol
 from bench.scorers import ScorerRecord
 from bench.scorers.shapes_attributes import caption_counts, cosine, look, parse_caption
 from bench.sharding import Shard
-from bench.systems.generate import ImageRecord
-from bench.systems.images import encode_png, sha256
+from bench.systems.images import encode_png
 from bench.systems.rows import read_rows
+from bench.systems.samples import MediaFile, SampleRecord
 from bench.weights import make_random
 from gentron.console import make_app
 from gentron.errors import UserError
+from gentron.hashing import sha256
 from gentron.shapes.captions import Description, ObjectDescription
 from tests.bad_input import refused
 from tests.bench.worlds import perfect_image, write_perfect_folder
@@ -196,22 +197,24 @@ VIEW = stated("clip_cosine", "clip")
 
 
 @pytest.fixture
-def records(tmp_path: Path) -> list[ImageRecord]:
+def records(tmp_path: Path) -> list[SampleRecord]:
     made = []
     for k, prompt in enumerate(PROMPTS):
         data = encode_png(np.random.RandomState(k).randint(0, 256, (8, 8, 3)).astype(np.uint8))
         (tmp_path / f"{prompt.id}.png").write_bytes(data)
         made.append(
-            ImageRecord(prompt_id=prompt.id, sample=0, seed=k, file=f"{prompt.id}.png", sha256=sha256(data))
+            SampleRecord(
+                prompt_id=prompt.id, sample=0, seed=k, files=(MediaFile(f"{prompt.id}.png", sha256(data)),)
+            )
         )
     return made
 
 
-def work(tmp_path: Path, records: list[ImageRecord], cosines: CountedCosines, **more) -> None:
+def work(tmp_path: Path, records: list[SampleRecord], cosines: CountedCosines, **more) -> None:
     compute(cosines, VIEW, PROMPTS, records, tmp_path, advance=lambda count: None, **more)
 
 
-def test_a_stopped_run_goes_on_where_it_stopped(tmp_path: Path, records: list[ImageRecord]):
+def test_a_stopped_run_goes_on_where_it_stopped(tmp_path: Path, records: list[SampleRecord]):
     with pytest.raises(KeyboardInterrupt):
         work(tmp_path, records, CountedCosines(stop_after=2))
     assert len(read_cosines(tmp_path)) == 2
@@ -226,10 +229,11 @@ def test_a_stopped_run_goes_on_where_it_stopped(tmp_path: Path, records: list[Im
     assert (tmp_path / COSINES).read_bytes() == once
 
 
-def test_an_image_that_changed_is_not_taken_for_the_old_one(tmp_path: Path, records: list[ImageRecord]):
+def test_an_image_that_changed_is_not_taken_for_the_old_one(tmp_path: Path, records: list[SampleRecord]):
     work(tmp_path, records, CountedCosines())
     (tmp_path / records[0].file).write_bytes((tmp_path / records[1].file).read_bytes())
-    changed = [replace(records[0], sha256=records[1].sha256), *records[1:]]
+    files = (MediaFile(records[0].file, records[1].sha256),)
+    changed = [replace(records[0], files=files), *records[1:]]
     again = CountedCosines()
     work(tmp_path, changed, again)
     assert again.asked == 1  # the same bytes under another text
@@ -238,7 +242,7 @@ def test_an_image_that_changed_is_not_taken_for_the_old_one(tmp_path: Path, reco
 
 
 def test_two_processes_write_the_same_bytes_as_one(
-    tmp_path: Path, records: list[ImageRecord], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, records: list[SampleRecord], monkeypatch: pytest.MonkeyPatch
 ):
     work(tmp_path, records, CountedCosines())
     one = (tmp_path / COSINES).read_bytes()

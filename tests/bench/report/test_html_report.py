@@ -460,7 +460,7 @@ def test_a_result_without_its_rows_is_shown_without_pictures(tmp_path: Path) -> 
 
 def newer(path: Path) -> str:
     path.write_text(json.dumps({**json.loads(path.read_text()), "schema_version": 9}))
-    return "schema_version 9 is newer than this gentron-bench"
+    return "schema_version 9 is newer than this release"
 
 
 def damaged(path: Path) -> str:

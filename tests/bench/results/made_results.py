@@ -23,10 +23,10 @@ from bench.results.record import (
 )
 from bench.scorers import ScorerRecord
 from bench.scorers.score import Missing, ScoreRow
-from bench.systems.generate import MANIFEST, ImageRecord
-from bench.systems.images import encode_png, sha256, write_atomic
+from bench.systems.images import encode_png, write_atomic
 from bench.systems.rows import append_row
-from gentron.config import to_dict
+from bench.systems.samples import MANIFEST, MediaFile, SampleRecord, manifest_row
+from gentron.hashing import sha256
 
 CATEGORIES = ("color", "spatial", "complex")
 
@@ -167,6 +167,7 @@ def write_made(
         data, file = made_picture(prompt, hue), f"images/{prompt.id}_00.png"
         (pictures / "images").mkdir(parents=True, exist_ok=True)
         (pictures / file).write_bytes(data)
-        record = ImageRecord(prompt_id=prompt.id, sample=0, seed=7, file=file, sha256=sha256(data))
-        append_row(pictures / MANIFEST, to_dict(record))
+        files = (MediaFile(file, sha256(data)),)
+        record = SampleRecord(prompt_id=prompt.id, sample=0, seed=7, files=files)
+        append_row(pictures / MANIFEST, manifest_row(record))
     return folder / "result.json"

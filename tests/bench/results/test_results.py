@@ -13,7 +13,9 @@ from bench.report.summary import find_results, markdown, result_table
 from bench.results.aggregate import aggregate, clustered_mean
 from bench.results.record import (
     COLUMNS,
+    CostRecord,
     Counts,
+    LimitChoice,
     Provenance,
     Result,
     SystemRecord,
@@ -28,6 +30,7 @@ from bench.results.record import (
 )
 from bench.scorers import ScorerRecord
 from bench.scorers.score import Missing, ScoreRow
+from bench.systems import Media
 from gentron.errors import UserError
 
 PROTOCOL = load_protocol("compbench-shapes_v1")
@@ -215,7 +218,7 @@ def test_a_result_of_the_first_schema_is_read() -> None:
     assert json.loads(path.read_text())["schema_version"] == 1
     result = read_result(path)
     color = result.metrics[0]
-    assert (result.schema_version, color.category, color.scorer) == (2, "color", "shapes")
+    assert (result.schema_version, color.category, color.scorer) == (3, "color", "shapes")
     assert color.score.mean == pytest.approx(0.8839, abs=1e-4)
     low, high = color.score.interval or (1, 0)
     assert low < 0.8839 < high
@@ -225,6 +228,34 @@ def test_a_result_of_the_first_schema_is_read() -> None:
     assert len(lines) == 1800 and lines[0].seed is None
     mean = math.fsum(line.score for line in lines if line.category == "color") / 300
     assert mean == pytest.approx(color.score.mean, abs=1e-6)
+
+
+@pytest.mark.parametrize(("limit", "choice"), [(None, None), (3, LimitChoice(rule="first"))])
+def test_a_result_of_the_second_schema_is_read(
+    tmp_path: Path, limit: int | None, choice: LimitChoice | None
+) -> None:
+    """It knew pictures alone, refused blank ones, and its limit took the first prompts."""
+    expected = replace(make_result(), limit=limit, limit_choice=choice)
+    data = json.loads(dump_result(expected))
+    for name in ("limit_choice", "media", "phrase_table", "cost"):
+        del data[name]
+    for name in ("num_blank", "num_refused"):
+        del data["counts"][name]
+    (tmp_path / "result.json").write_text(json.dumps({**data, "schema_version": 2}))
+    result = read_result(tmp_path / "result.json")
+    assert result == expected
+    assert (result.media, result.counts.num_blank, result.phrase_table) == (Media(), None, None)
+
+
+def test_cost_is_of_the_run_and_not_of_what_was_measured(tmp_path: Path) -> None:
+    """Measured twice, dearer the second time: the same result, which stands already."""
+    cheap = replace(make_result(), cost=CostRecord(usd=0.1, latency_s={"mean": 1.5}))
+    first = write_result(tmp_path, cheap, PROMPTS, [])
+    dear = replace(cheap, cost=CostRecord(usd=0.2))
+    assert write_result(tmp_path, dear, PROMPTS, []) == first
+    assert read_result(first / "result.json") == cheap
+    other = replace(dear, media=Media("video", 8, 4.0))
+    assert write_result(tmp_path, other, PROMPTS, []) != first
 
 
 def test_provenance_names_commit_and_packages() -> None:

@@ -12,8 +12,8 @@ import pytest
 from bench.prompts import Prompt
 from bench.prompts.protocol import read_config
 from bench.scorers import Context, Scored, build_scorer
-from bench.systems.images import sha256
 from bench.weights import MissingWeights, make_random
+from gentron.hashing import sha256
 from tests.bench.scorers.test_spatial import LISTS, needs_lists
 
 CONFIG, _ = read_config("t2i-compbench-plus_2025-01")

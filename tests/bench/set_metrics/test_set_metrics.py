@@ -249,7 +249,7 @@ def test_a_newer_file_asks_for_a_newer_release(tmp_path: Path) -> None:
     with np.load(path) as data:
         meta = json.loads(str(data["meta"]))
     rewrite(path, meta=np.array(json.dumps(meta | {"schema_version": 2})))
-    with pytest.raises(UserError, match="schema_version 2 is newer than this gentron-bench"):
+    with pytest.raises(UserError, match="schema_version 2 is newer than this release"):
         read_image_set(path)
     rewrite(path, meta=np.array(json.dumps(meta | {"more": 1})))
     with pytest.raises(UserError, match="unknown field more"):

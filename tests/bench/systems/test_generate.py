@@ -6,16 +6,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from bench.prompts.protocol import load_protocol
 from bench.prompts.seeds import image_seed
 from bench.systems import Request, SystemInfo, SystemOptions
 from bench.systems.folder import FolderSystem
-from bench.systems.generate import collect, generate, read_manifest
+from bench.systems.generate import collect, generate
 from bench.systems.images import BadImage, encode_png, fit, read_image, write_atomic
 from bench.systems.requests import requests
 from bench.systems.rows import append_row, read_rows
+from bench.systems.samples import read_manifest
 from gentron.errors import UserError
+from gentron.media import Sample
 from tests.bench.worlds import perfect_image
 
 PROTOCOL = load_protocol("compbench-shapes_v1")
@@ -33,12 +36,13 @@ class Painter:
         self.drawn: list[str] = []
         self._dies_at = dies_at
 
-    def images(self, requests: Sequence[Request]) -> Iterator[np.ndarray]:
+    def samples(self, requests: Sequence[Request]) -> Iterator[Sample]:
         for request in requests:
             if len(self.drawn) == self._dies_at:
                 raise KeyboardInterrupt
             self.drawn.append(request.id)
-            yield np.random.default_rng(request.seed).integers(0, 256, (8, 8, 3)).astype(np.uint8)
+            pixels = np.random.default_rng(request.seed).integers(0, 256, (8, 8, 3)).astype(np.uint8)
+            yield Sample((Image.fromarray(pixels),))
 
 
 def ignore(count: int) -> None:
@@ -171,7 +175,7 @@ def test_images_are_found_by_id_and_by_prompt(tmp_path: Path) -> None:
     by_text = [picture(tmp_path / f"{PROMPTS[1].text}_{number:06d}.png", 1) for number in (9, 10)]
     plain = picture(tmp_path / f"{PROMPTS[2].text.upper()}.PNG", 2)
     folder = FolderSystem(tmp_path, SystemOptions())
-    found = [folder.find(r) for r in wanted(3)]
+    found = folder.find(wanted(3), PROMPTS)
     assert found[0] == by_id and found[2:4] == by_text and found[4] == plain
     assert not found[1].exists() and not found[5].exists()
 
@@ -181,12 +185,12 @@ def test_manifest_of_a_folder_is_read(tmp_path: Path) -> None:
     paths = [picture(tmp_path / "x" / f"{k}.png", k) for k in range(3)]
     rows = [
         {"file": "x/0.png", "prompt_id": PROMPTS[0].id, "sample": 1},
-        {"file": "x/1.png", "prompt": PROMPTS[1].text + "."},
+        {"file": "x/1.png", "prompt": PROMPTS[1].text},
         {"file": "x/2.png", "prompt": PROMPTS[1].text},
     ]
     (tmp_path / "manifest.jsonl").write_text("\n".join(map(json.dumps, rows)))
     folder = FolderSystem(tmp_path, SystemOptions())
-    found = [folder.find(r) for r in wanted(2)]
+    found = folder.find(wanted(2), PROMPTS)
     assert not found[0].exists() and found[1:] == paths
 
 
@@ -195,13 +199,13 @@ def test_manifest_of_gentron_sample_is_read(tmp_path: Path) -> None:
     images = [{"file": path.name, "prompt": PROMPTS[k].text, "seed": 0} for k, path in enumerate(paths)]
     (tmp_path / "manifest.json").write_text(json.dumps({"model": "mini", "images": images}))
     folder = FolderSystem(tmp_path, SystemOptions())
-    assert [folder.find(r) for r in wanted(2, images_per_prompt=1)] == paths
+    assert folder.find(wanted(2, images_per_prompt=1), PROMPTS) == paths
 
 
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("{", "line 1 is not JSON"),
+        ("{", r"manifest.jsonl:1: not JSON"),
         ('{"prompt": "a"}', 'must be an object with "file"'),
         ('{"file": "a.png"}', 'must have "prompt_id" or "prompt"'),
         ('{"file": "a.png", "prompt": "a", "sample": -1}', "sample must be an integer from 0"),
@@ -216,7 +220,7 @@ def test_bad_manifest_is_refused(tmp_path: Path, line: str, message: str) -> Non
 def test_folder_records_hash_its_files(tmp_path: Path) -> None:
     picture(tmp_path / f"{PROMPTS[0].id}_00.png", 0)
     folder = FolderSystem(tmp_path, SystemOptions())
-    first, second = collect(folder, wanted(2, images_per_prompt=1))
+    first, second = collect(folder, wanted(2, images_per_prompt=1), PROMPTS)
     assert first.sha256 and second.sha256 is None
 
 
