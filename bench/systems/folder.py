@@ -240,7 +240,7 @@ def _by_key(found: Iterable[Found]) -> dict[str, list[Found]]:
 def _find_files(folder: Path, suffixes: Sequence[str]) -> list[Found]:
     if (folder / MANIFEST).is_file():
         lines = read_jsonl(folder / MANIFEST)
-        rows = [(f"{folder / MANIFEST}, line {line}", row) for line, row in lines]
+        rows = [(f"{folder / MANIFEST}:{line}", row) for line, row in lines]
         return list(_from_rows(folder, rows))
     path = folder / SAMPLE_MANIFEST
     if path.is_file():
