@@ -229,7 +229,9 @@ def push(model: str, repo: str, *, checkpoint: Path | None = None, private: bool
         try:
             api.create_repo(repo, private=private, exist_ok=True)
             told: Any = api.upload_folder(
-                repo_id=repo, folder_path=Path(scratch) / "model", commit_message="Upload a GenTron checkpoint"
+                repo_id=repo,
+                folder_path=Path(scratch) / "model",
+                commit_message="Upload a GenTron checkpoint",
             )
         except (HfHubHTTPError, HFValidationError, OSError) as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
