@@ -273,7 +273,7 @@ def _cut(summary: Summary) -> str:
 
 
 def _show(summary: Summary, path: Path) -> None:
-    from bench.weights import RANDOM_NOTE
+    from bench.weights.files import RANDOM_NOTE
 
     value, record = summary.value, summary.extractor
     assert value.mean is not None

@@ -8,7 +8,7 @@ from typing import Literal
 from bench.prompts.protocol import ProtocolConfig, read_config
 from bench.results.record import UNTRAINED_NOTE, Result, limit_words, phrase_sources
 from bench.scorers.phrases import described
-from bench.weights import RANDOM_NOTE
+from bench.weights.files import RANDOM_NOTE
 from gentron.errors import UserError
 
 Kind = Literal["bad", "note"]

@@ -27,7 +27,8 @@ from bench.set_metrics.features.inception import Inception, random_state_dict
 from bench.set_metrics.frechet import frechet_distance
 from bench.set_metrics.measure import METRICS, jobs
 from bench.systems.images import encode_png
-from bench.weights import RANDOM_NOTE, make_random
+from bench.weights import make_random
+from bench.weights.files import RANDOM_NOTE
 from gentron.errors import UserError
 from gentron.shapes import render, sample_scene
 from gentron.shapes.scene import scene_rng

@@ -17,19 +17,9 @@ from typer.testing import CliRunner, Result
 
 import bench.weights as weights
 from bench.commands.weights import weights_app
-from bench.weights import (
-    INDEX,
-    RANDOM_NOTE,
-    WEIGHTS,
-    MissingWeights,
-    WeightFile,
-    add,
-    fetch,
-    locate,
-    make_random,
-    models_folder,
-    weight_file,
-)
+from bench.weights import INDEX, MissingWeights, add, locate, make_random, models_folder
+from bench.weights.fetching import fetch
+from bench.weights.files import RANDOM_NOTE, WEIGHTS, WeightFile, weight_file
 from gentron.errors import UserError
 
 CONTENT = b"weights " * 1000
@@ -456,7 +446,7 @@ class Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     monkeypatch.setenv("no_proxy", "*")
-    monkeypatch.setattr(weights, "TIMEOUT_S", 5)
+    monkeypatch.setattr("bench.weights.fetching.TIMEOUT_S", 5)
     server = Server()
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
