@@ -27,14 +27,15 @@ def rss_mib() -> float:
 
 
 def make_clips(folder: Path) -> list[Path]:
-    """A 2.5 s clip of 96 x 64 pixels in four containers, and a file cut short."""
-    rng = np.random.default_rng(0)
-    frames = rng.integers(0, 255, (30, 64, 96, 3), dtype=np.uint8)
+    """A 2.5 s clip of 64 x 48 pixels in four containers, and a file cut short."""
+    wide = np.random.default_rng(0).integers(0, 255, (48, 124, 3), dtype=np.uint8)
+    frames = np.stack([wide[:, 4 * t : 4 * t + 64] for t in range(15)])
     paths = [folder / f"clip{suffix}" for suffix in (".mp4", ".webm", ".gif", ".webp")]
     for path in paths:
-        write_clip(path, frames, 12)
+        write_clip(path, frames, 6)
     cut = folder / "cut.mp4"
-    cut.write_bytes(paths[0].read_bytes()[:20_000])
+    data = paths[0].read_bytes()
+    cut.write_bytes(data[: len(data) // 2])
     return [*paths, cut]
 
 

@@ -29,6 +29,7 @@ from gentron.errors import UserError
 from gentron.model import GenTron, GenTronConfig
 from gentron.model_card import write_card
 from gentron.presets import PRESETS
+from gentron.textfiles import read_json
 
 FORMAT_VERSION = 2
 CONFIG_FILE = "config.json"
@@ -154,11 +155,11 @@ def read_config(folder: Path) -> CheckpointConfig:
     """config.json of a checkpoint folder; UserError when it is absent, damaged or of another format."""
     path = folder / CONFIG_FILE
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = read_json(path)
     except FileNotFoundError:
         raise UserError(f"no GenTron checkpoint in '{folder}': it has no {CONFIG_FILE}") from None
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is damaged: {error}") from error
+    except UserError as error:
+        raise UserError(f"{path} is damaged: {str(error).removeprefix(f'{path}: ')}") from None
     try:
         return from_dict(CheckpointConfig, _upgraded(data))
     except ValueError as error:

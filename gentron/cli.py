@@ -16,6 +16,7 @@ from gentron.data_cli import app as data_app
 from gentron.errors import UserError
 from gentron.export_cli import export, push
 from gentron.plan_cli import plan
+from gentron.textfiles import read_lines
 from gentron.train.cli import app as train_app
 
 app = make_app("GenTron: text-to-image and text-to-video transformers, their training and sampling.")
@@ -162,11 +163,7 @@ def read_prompts(path: Path | None) -> list[str]:
     if path is None:
         return []
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"the prompt file '{path}' is not UTF-8 text ({error.reason} at byte {error.start}); save it so"
-        ) from error
+        lines = read_lines(path)
     except OSError as error:
         raise UserError(f"cannot read the prompt file '{path}': {error.strerror}") from error
     prompts = [line.strip() for line in lines if line.strip()]

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from gentron.data.ahead import DecodeAhead
-from gentron.data.captions import opposite_directions
+from gentron.data.captions import names_a_side, opposite_directions
 from gentron.data.keyed import Stream, keyed_rng
 from gentron.data.listing import MAX_DROPPED, Columns, Item, Listing, Media, counted
 from gentron.data.samples import CACHE, list_samples
@@ -34,10 +34,7 @@ Decode = Callable[[Item, np.random.Generator], np.ndarray]
 
 
 def load_picture(item: Item, image_size: int) -> np.ndarray:
-    """(S, S, 3) uint8: short side resized to S, centre cropped.
-
-    No mirroring: it would make "left of" a lie.
-    """
+    """(S, S, 3) uint8: short side resized to S, centre cropped."""
     return centre_crop(np.asarray(read_picture(content_of(item), name=item.name)), image_size)
 
 
@@ -82,9 +79,13 @@ class ListedSource:
         seed: int,
         validation_size: int,
         max_dropped: float = MAX_DROPPED,
+        mirror: bool = False,
         report: Callable[[str], None] = lambda line: None,
     ) -> None:
-        """encode: pixels of a batch -> latents on the CPU.   report: is told the summary, once."""
+        """encode: pixels of a batch -> latents on the CPU.   report: is told the summary, once.
+
+        mirror: half of the samples, by their index, but none whose caption says left or right.
+        """
         report(listing.summary)
         items = listing.checked(max_dropped).items
         if len(items) < 2:
@@ -94,7 +95,7 @@ class ListedSource:
             )
         by_hash = sorted(items, key=lambda item: _hash(item.name))
         self.listing, self.seed = listing, seed
-        self._encode, self._decode = encode, decode
+        self._encode, self._decode, self._mirror = encode, decode, mirror
         held_back, self._held_back = self._hold_back(by_hash, min(validation_size, len(items) // 10 or 1))
         self._items = [item for item in items if item.name not in held_back]
         self._draw_all = DecodeAhead(self._draw)
@@ -102,7 +103,8 @@ class ListedSource:
     @property
     def name(self) -> str:
         items = counted(len(self._items), self.listing.media)
-        return f"{self.listing.place} ({items}, {len(self._held_back.captions)} held back)"
+        mirrored = ", half of them mirrored" if self._mirror else ""
+        return f"{self.listing.place} ({items}, {len(self._held_back.captions)} held back{mirrored})"
 
     def _draw(self, index: int) -> _Drawn:
         """The sample of a global index: the item whose turn it is, or chosen by chance for a broken one."""
@@ -118,11 +120,18 @@ class ListedSource:
                 number = int(replacement.integers(len(self._items)))
                 continue
             choice = keyed_rng(self.seed, index, Stream.CAPTION).integers(len(item.captions))
-            return _Drawn(pixels, item.captions[int(choice)], tuple(unreadable))
+            caption = item.captions[int(choice)]
+            return _Drawn(self._mirrored(pixels, caption, index), caption, tuple(unreadable))
         raise UserError(
             f"{self.listing.place}: {MAX_REPLACEMENTS} {self.listing.media} in a row cannot be read, "
             f"the last: {unreadable[-1]}; `gentron data check` names them all"
         )
+
+    def _mirrored(self, pixels: np.ndarray, caption: str, index: int) -> np.ndarray:
+        """(..., S, S, 3), left and right exchanged where that is allowed and its turn."""
+        if not self._mirror or names_a_side(caption):
+            return pixels
+        return pixels[..., ::-1, :] if keyed_rng(self.seed, index, Stream.MIRROR).random() < 0.5 else pixels
 
     def batch(self, global_indices: Sequence[int]) -> Batch:
         drawn = self._draw_all(global_indices)
@@ -166,6 +175,7 @@ class FolderSource(ListedSource):
         validation_size: int,
         columns: Columns = Columns(),  # noqa: B008  # frozen
         max_dropped: float = MAX_DROPPED,
+        mirror: bool = False,
         cache_dir: Path = CACHE,
         report: Callable[[str], None] = lambda line: None,
     ) -> None:
@@ -180,6 +190,7 @@ class FolderSource(ListedSource):
             seed=seed,
             validation_size=validation_size,
             max_dropped=max_dropped,
+            mirror=mirror,
             report=report,
         )
 
@@ -199,6 +210,7 @@ class FolderClips(ListedSource):
         validation_size: int,
         columns: Columns = Columns(),  # noqa: B008  # frozen
         max_dropped: float = MAX_DROPPED,
+        mirror: bool = False,
         cache_dir: Path = CACHE,
         report: Callable[[str], None] = lambda line: None,
     ) -> None:
@@ -215,9 +227,13 @@ class FolderClips(ListedSource):
             seed=seed,
             validation_size=validation_size,
             max_dropped=max_dropped,
+            mirror=mirror,
             report=report,
         )
 
     def swapped_captions(self) -> list[str]:
-        """The held-back captions with directions turned round; a caption without one stays its own."""
-        return [opposite_directions(caption) for caption in self.held_back().captions]
+        """Captions of the held-back clips with directions turned round; without one, the neighbour's."""
+        captions = self.held_back().captions
+        others = captions[1:] + captions[:1]
+        turned = [opposite_directions(caption) for caption in captions]
+        return [t if t != own else other for own, t, other in zip(captions, turned, others, strict=True)]

@@ -30,6 +30,7 @@ class Stream(IntEnum):
     REPLACEMENT = 20  # of a sample that cannot be read
     WINDOW = 21
     HELD_BACK_WINDOW = 22
+    MIRROR = 23
 
 
 def keyed_rng(seed: int, index: int, stream: Stream) -> np.random.Generator:

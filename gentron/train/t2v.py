@@ -360,7 +360,7 @@ def clip_source(
 ) -> ClipsAndSwaps:
     """ "shapes", or what data.samples.list_samples reads: folders, shards, tables, hf:NAME.
 
-    Captions of files cannot be turned round: a held-back clip then gets its neighbour's.
+    A held-back clip of files gets its caption with directions turned round, or its neighbour's.
     """
     if data == "shapes":
         made = shapes_clips(recipe, autoencoder, seed=seed, cache_dir=cache_dir, console=console)
@@ -377,8 +377,7 @@ def clip_source(
         validation_size=recipe.validation_size,
         report=reporter(console),
     )
-    captions = clips.held_back().captions
-    return ClipsAndSwaps(clips, captions[1:] + captions[:1])
+    return ClipsAndSwaps(clips, clips.swapped_captions())
 
 
 def run(

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from gentron.data import Stream, item_of_index, keyed_rng
 from gentron.data.ahead import DecodeAhead
+from gentron.data.captions import names_a_side, opposite_directions
 from gentron.data.folder import FolderSource, load_picture
 from gentron.data.latents import CHUNK, latent_cache
 from gentron.data.listing import InFile, Item
@@ -290,3 +291,49 @@ def test_decoding_ahead_raises_where_the_result_is_taken() -> None:
     with pytest.raises(MediaError, match="five"):
         ahead(range(4, 8))
     assert ahead(range(8, 12)) == [8, 9, 10, 11]
+
+
+# ---- mirroring ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "caption,side",
+    [
+        ("a red circle left of a square", True),
+        ("Leftmost: a cat", True),
+        ("moving rightwards", True),
+        ("a bright copyright sign", False),
+        ("a cat", False),
+    ],
+)
+def test_captions_that_name_a_side_are_known(caption: str, side: bool) -> None:
+    assert names_a_side(caption) is side
+
+
+def test_directions_are_turned_round() -> None:
+    assert opposite_directions("Left: a bird flying up, then right") == "Right: a bird flying down, then left"
+    assert opposite_directions("a bright copyright sign") == "a bright copyright sign"
+
+
+def test_mirroring_is_keyed_off_by_default_and_never_makes_a_caption_a_lie(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    pixels = np.zeros((32, 32, 3), np.uint8)
+    pixels[:, :16] = 255
+    for number, caption in enumerate(["white left of black", "black and white"] * 6):
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+        (folder / f"{number}.txt").write_text(caption)
+
+    def starts_white(**more: Any) -> tuple[list[str], list[bool]]:
+        source = FolderSource(folder, encode=encode, image_size=32, seed=1, validation_size=1, **more)
+        batch = source.batch(range(110))
+        return batch.captions, [bool(white) for white in batch.latents[:, 0, 0, 0] > 0]
+
+    assert all(starts_white()[1])
+    captions, white = starts_white(mirror=True)
+    assert (captions, white) == starts_white(mirror=True)
+    named = [w for caption, w in zip(captions, white, strict=True) if "left" in caption]
+    free = [w for caption, w in zip(captions, white, strict=True) if "left" not in caption]
+    assert all(named) and 0.3 < np.mean(free) < 0.7
+    source = FolderSource(folder, encode=encode, image_size=32, seed=1, validation_size=1, mirror=True)
+    assert "half of them mirrored" in source.name and (source.held_back().latents[:, 0, 0, 0] > 0).all()
