@@ -12,13 +12,13 @@ from typing import Annotated, Any
 import typer
 
 from gentron.console import make_app, run_app
+from gentron.data.cli import app as data_app
 from gentron.errors import UserError
 from gentron.export_cli import export, push
 from gentron.plan_cli import plan
 from gentron.train.cli import app as train_app
 
 app = make_app("GenTron: text-to-image and text-to-video transformers, their training and sampling.")
-data_app = typer.Typer(no_args_is_help=True, help="Write data sets.")
 app.add_typer(train_app, name="train")
 app.add_typer(data_app, name="data")
 app.command()(plan)
@@ -247,11 +247,6 @@ def shapes_video(
     with progress("rendering", count) as update:
         write_clips(out, count=count, seed=seed, clip_format=clip_format.value, callback=update)
     typer.echo(f"{out}: {count} clips")
-
-
-@data_app.callback()
-def _data() -> None:
-    """Write data sets."""
 
 
 def main() -> None:

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from bench.jobs.fid_sources import Measured
     from bench.set_metrics.measure import Side
     from bench.sharding import Shard
-    from gentron.device import usable_device
 
 MODES = ("clean", "tf", "pytorch-fid", "torchmetrics")  # MODES of features/inception.py, without torch
 SHAPES, COCO = "compbench-shapes_v1", "coco-30k_v1"
@@ -128,6 +127,7 @@ def fid(
     from bench.jobs.fid import save_reference as save_only
     from bench.jobs.fid_sources import reference_side
     from bench.sharding import Shard
+    from gentron.device import usable_device
 
     shard = Shard.from_environment()
     place = str(usable_device(system.device))

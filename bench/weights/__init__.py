@@ -229,7 +229,7 @@ _FILES = (
         size=21_107_000,
         sha256=None,
         sha256_prefix="22a6c225",
-        unlocks=("flow_magnitude_raft", "warping_error_raft", "static_flicker_raft"),
+        unlocks=("optical flow",),
         module="bench.scorers.video.optical_flow",
     ),
     WeightFile(

@@ -38,7 +38,7 @@ def load_picture(item: Item, image_size: int) -> np.ndarray:
 
     No mirroring: it would make "left of" a lie.
     """
-    return centre_crop(np.asarray(read_picture(_content(item), name=item.name)), image_size)
+    return centre_crop(np.asarray(read_picture(content_of(item), name=item.name)), image_size)
 
 
 def load_clip(
@@ -46,11 +46,11 @@ def load_clip(
 ) -> np.ndarray:
     """(F, S, S, 3) uint8: a window drawn by rng."""
     return read_frames(
-        _content(item), num_frames=num_frames, fps=fps, rng=rng, image_size=image_size, name=item.name
+        content_of(item), num_frames=num_frames, fps=fps, rng=rng, image_size=image_size, name=item.name
     )
 
 
-def _content(item: Item) -> Path | bytes:
+def content_of(item: Item) -> Path | bytes:
     try:
         return item.read()
     except OSError as error:

@@ -6,12 +6,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
-from torch import Tensor
 
 from gentron.data.keyed import Stream, keyed_rng
+
+if TYPE_CHECKING:  # so that the command line can list data sets without torch
+    from torch import Tensor
 
 
 class Batch(NamedTuple):

@@ -88,7 +88,7 @@ def test_bad_manifests_are_one_line(tmp_path: Path, row: object) -> None:
     folder = tmp_path / "images"
     folder.mkdir()
     (folder / "manifest.jsonl").write_text(json.dumps(row) + "\n")
-    refused(compbench(tmp_path, "--model", f"folder:{folder}"), "manifest.jsonl, line 1 must")
+    refused(compbench(tmp_path, "--model", f"folder:{folder}"), "manifest.jsonl:1")
 
 
 def test_pictures_of_every_kind_are_scored_or_named(tmp_path: Path) -> None:

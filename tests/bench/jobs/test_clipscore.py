@@ -292,6 +292,7 @@ def row(prompt_id: str, value: float, *, num_tokens: int = 2) -> Row:
         num_tokens=num_tokens,
         cosine=value,
         value=value,
+        blank=False,
     )
 
 
