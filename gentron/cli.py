@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from gentron.console import make_app, run_app
-from gentron.data.cli import app as data_app
+from gentron.data_cli import app as data_app
 from gentron.errors import UserError
 from gentron.export_cli import export, push
 from gentron.plan_cli import plan

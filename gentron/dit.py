@@ -23,8 +23,9 @@ from __future__ import annotations
 
 import logging
 import pickle
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,16 @@ def class_conditional_report(config: GenTronConfig) -> list[ParameterRow]:
 
 
 # ---- weights -----------------------------------------------------------------------------------------------
+
+
+def starting_from_dit(initial: Path) -> Callable[[GenTronConfig], GenTron] | None:
+    """What builds the model for `--initial dit:PATH`; None for another kind of start."""
+    if not str(initial).startswith(PREFIX):
+        return None
+    path = Path(str(initial).removeprefix(PREFIX))
+    if not path.is_file():
+        raise UserError(f"--initial '{initial}': there is no file '{path}'")
+    return partial(initial_from_dit, path)
 
 
 def initial_from_dit(path: Path, config: GenTronConfig) -> GenTron:

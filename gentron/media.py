@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+@dataclass(frozen=True, slots=True)
 class Sample:
     """frames: RGB, of one size.   fps: frames a second; None for a picture, which has one frame."""
 

@@ -86,7 +86,7 @@ def last_validation(run: Path) -> dict[str, Any]:
 def model_card(config: CheckpointConfig) -> str:
     """Markdown with a hub's front matter: what it is, how it was trained, what it may be used for."""
     training = config.training
-    licences = _licences(config)
+    licences = licence_notes(config)
     restricted = next((name for name, _ in licences if "NC" in name), None)
     front = [
         "---",
@@ -121,9 +121,8 @@ def _model_section(config: CheckpointConfig) -> str:
     model, sampling = config.model, config.sampling
     rows = {
         "parameters": f"{count_parameters(model).total / 1e6:,.2f}M",
-        "depth, width, heads, patch": ", ".join(
-            map(str, (model.depth, model.hidden_size, model.num_heads, model.patch_size))
-        ),
+        "depth, width, heads": f"{model.depth}, {model.hidden_size}, {model.num_heads}",
+        "patch": model.patch_size,
         "text": f"{' and '.join(model.encoders)}, {model.conditioning.replace('_', '-')}",
         "predicts": config.diffusion.prediction_type,
         "picture": f"{sampling.image_size} px",
@@ -146,7 +145,7 @@ def _training_section(training: Mapping[str, Any]) -> str:
         for name, value in training.items()
         if name not in ("recipe", "metrics", "licences") and isinstance(value, str | int | float)
     }
-    seen = next((training[name] for name in ("images_seen", "samples_seen") if name in training), None)
+    seen = next((training[name] for name in training if name.endswith("_seen")), None)
     batch = recipe.get("global_batch_size")
     if isinstance(seen, int) and isinstance(batch, int) and batch > 0:
         rows["steps"] = -(-seen // batch)
@@ -164,7 +163,7 @@ def _metrics_section(training: Mapping[str, Any]) -> str:
     return "## Metrics\nThe last validation of the training run.\n\n" + _table(shown)
 
 
-def _licences(config: CheckpointConfig) -> list[tuple[str, str]]:
+def licence_notes(config: CheckpointConfig) -> list[tuple[str, str]]:
     """(licence, of what), what binds the weights themselves first."""
     found = []
     inherited = config.training.get("licences")

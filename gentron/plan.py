@@ -614,7 +614,9 @@ def _option(
         policy=setting.policy,
         micro_batch=micro_batch,
         passes=passes,
-        memory=peak_memory(config, replace(setting, accumulates=passes > 1), micro_batch=max(1, micro_batch)),
+        memory=peak_memory(
+            config, replace(setting, accumulates=passes != 1), micro_batch=max(1, micro_batch)
+        ),
         activations_per_sample=count_activations(
             config, setting.shape, setting.policy, setting.precision
         ).kept,

@@ -77,8 +77,8 @@ class _Knot(NamedTuple):
     pred_x0: Tensor
 
 
-class Path(NamedTuple):
-    """What every sampler walks along."""
+class Walk(NamedTuple):
+    """What every solver walks along."""
 
     levels: list[Level]
     """S + 1 levels in float64: one per timestep, and the clean end (diffusers' final_sigmas_type "zero")."""
@@ -86,37 +86,65 @@ class Path(NamedTuple):
     """(B, ...): the noise, in float32 at least."""
     predict: Callable[[Tensor, int], X0AndEpsilon]
     """(latents, step_index) -> the model's prediction at that level."""
+    arrived: Callback
+    """To be told of the latents after each step."""
+    eta: float
+    """ddim's; 0 elsewhere."""
+    step_noise: StepNoise | None
+
+    @property
+    def num_steps(self) -> int:
+        return len(self.levels) - 1
 
 
-def _path(
-    denoiser: Denoiser,
-    noise: Tensor,
-    schedule: NoiseSchedule,
-    num_inference_steps: int,
-    prediction_type: PredictionType,
-    spacing: Spacing,
-) -> Path:
-    """Check the common arguments and lay out the levels; raises ValueError."""
-    check_prediction_type(schedule, prediction_type)
-    timesteps = inference_timesteps(schedule, num_inference_steps, spacing)
-    alphas_cumprod = alphas_cumprod_table(schedule)[timesteps].tolist()
-    levels = [Level(math.sqrt(value), math.sqrt(1.0 - value)) for value in alphas_cumprod] + [Level(1.0, 0.0)]
-    state_dtype = torch.promote_types(noise.dtype, torch.float32)
-    timesteps = timesteps.to(noise.device)
+Solver = Callable[[Walk], Tensor]
+"""Walk from the start to the clean end; returns the latents there."""
 
-    def predict(latents: Tensor, step_index: int) -> X0AndEpsilon:
-        model_output = denoiser(latents.to(noise.dtype), timesteps[step_index]).to(state_dtype)
-        assert model_output.shape == noise.shape, (
-            f"model_output {tuple(model_output.shape)}, latents {noise.shape}"
+
+def _sampler(solve: Solver) -> Sampler:
+    """The sampler of a solver: checks the arguments that all have, lays out the walk, restores the dtype."""
+    name = solve.__name__
+
+    def sampler(
+        denoiser: Denoiser,
+        noise: Tensor,
+        schedule: NoiseSchedule,
+        num_inference_steps: int,
+        *,
+        prediction_type: PredictionType = "epsilon",
+        spacing: Spacing = "trailing",
+        eta: float = 0.0,
+        step_noise: StepNoise | None = None,
+        callback: Callback | None = None,
+    ) -> Tensor:
+        if eta != 0.0 and name != "ddim":
+            raise ValueError(f"eta belongs to the sampler ddim, got eta={eta} with {name}")
+        check_prediction_type(schedule, prediction_type)
+        timesteps = inference_timesteps(schedule, num_inference_steps, spacing)
+        alphas_cumprod = alphas_cumprod_table(schedule)[timesteps].tolist()
+        levels = [Level(math.sqrt(value), math.sqrt(1.0 - value)) for value in alphas_cumprod]
+        state_dtype = torch.promote_types(noise.dtype, torch.float32)
+        timesteps = timesteps.to(noise.device)
+
+        def predict(latents: Tensor, step_index: int) -> X0AndEpsilon:
+            model_output = denoiser(latents.to(noise.dtype), timesteps[step_index]).to(state_dtype)
+            assert model_output.shape == noise.shape, (
+                f"model_output {tuple(model_output.shape)}, latents {noise.shape}"
+            )
+            return read_model_output(model_output, latents, *levels[step_index], prediction_type)
+
+        walk = Walk(
+            levels=[*levels, Level(1.0, 0.0)],
+            start=noise.to(state_dtype),
+            predict=predict,
+            arrived=callback or (lambda step_index, latents: None),
+            eta=eta,
+            step_noise=step_noise,
         )
-        return read_model_output(model_output, latents, *levels[step_index], prediction_type)
+        return solve(walk).to(noise.dtype)
 
-    return Path(levels, noise.to(state_dtype), predict)
-
-
-def _refuse_eta(name: str, eta: float) -> None:
-    if eta != 0.0:
-        raise ValueError(f"eta belongs to the sampler ddim, got eta={eta} with {name}")
+    sampler.__name__, sampler.__doc__ = name, solve.__doc__
+    return sampler
 
 
 def _checked_step_noise(step_noise: StepNoise | None, like: Tensor) -> StepNoise:
@@ -132,70 +160,43 @@ def _checked_step_noise(step_noise: StepNoise | None, like: Tensor) -> StepNoise
     return draw
 
 
-def ddim(
-    denoiser: Denoiser,
-    noise: Tensor,
-    schedule: NoiseSchedule,
-    num_inference_steps: int,
-    *,
-    prediction_type: PredictionType = "epsilon",
-    spacing: Spacing = "trailing",
-    eta: float = 0.0,
-    step_noise: StepNoise | None = None,
-    callback: Callback | None = None,
-) -> Tensor:
-    """DDIM: Eq. 12 and 16 of Song et al. 2021 (arXiv 2010.02502). eta in [0, 1]: 0 is the ODE, 1 is DDPM.
-
-    The previous timestep is the next one of the sequence, where diffusers always subtracts
-    num_train_timesteps // num_inference_steps: equal when that divides evenly, as in 10, 20, 50.
-    """
+def _denoise_and_renoise(walk: Walk, *, eta: float) -> Tensor:
+    """DDIM's steps."""
     if not 0.0 <= eta <= 1.0:  # also false for NaN
         raise ValueError(f"eta must be in [0, 1], got {eta}")
-    levels, latents, predict = _path(denoiser, noise, schedule, num_inference_steps, prediction_type, spacing)
-    draw = _checked_step_noise(step_noise, latents) if eta > 0.0 else None
-    for i in range(num_inference_steps):
+    levels, latents = walk.levels, walk.start
+    draw = _checked_step_noise(walk.step_noise, latents) if eta > 0.0 else None
+    for i in range(walk.num_steps):
         now, then = levels[i], levels[i + 1]
-        pred = predict(latents, i)
+        pred = walk.predict(latents, i)
         # Eq. 16: then.sigma / now.sigma * sqrt(1 - ab_now / ab_then), which is 0 at the clean end
         std = eta * then.sigma / now.sigma * math.sqrt(1.0 - (now.alpha / then.alpha) ** 2)
         direction = math.sqrt(max(then.sigma**2 - std**2, 0.0))
         latents = then.alpha * pred.pred_x0 + direction * pred.pred_epsilon
         if draw is not None and std > 0.0:
             latents = latents + std * draw(i)
-        if callback is not None:
-            callback(i, latents)
-    return latents.to(noise.dtype)
+        walk.arrived(i, latents)
+    return latents
 
 
-def ddpm(
-    denoiser: Denoiser,
-    noise: Tensor,
-    schedule: NoiseSchedule,
-    num_inference_steps: int,
-    *,
-    prediction_type: PredictionType = "epsilon",
-    spacing: Spacing = "trailing",
-    eta: float = 0.0,
-    step_noise: StepNoise | None = None,
-    callback: Callback | None = None,
-) -> Tensor:
+@_sampler
+def ddim(walk: Walk) -> Tensor:
+    """DDIM: Eq. 12 and 16 of Song et al. 2021 (arXiv 2010.02502). eta in [0, 1]: 0 is the ODE, 1 is DDPM.
+
+    The previous timestep is the next one of the sequence, where diffusers always subtracts
+    num_train_timesteps // num_inference_steps: equal when that divides evenly, as in 10, 20, 50.
+    """
+    return _denoise_and_renoise(walk, eta=walk.eta)
+
+
+@_sampler
+def ddpm(walk: Walk) -> Tensor:
     """DDPM ancestral sampling: the posterior of Eq. 6 and 7 of Ho et al. 2020 (arXiv 2006.11239).
 
     Its variance is the lower bound (diffusers' fixed_small). On any subsequence of timesteps this is DDIM
     with eta = 1 (arXiv 2010.02502, section 4.1), and so it is written.
     """
-    _refuse_eta("ddpm", eta)
-    return ddim(
-        denoiser,
-        noise,
-        schedule,
-        num_inference_steps,
-        prediction_type=prediction_type,
-        spacing=spacing,
-        eta=1.0,
-        step_noise=step_noise,
-        callback=callback,
-    )
+    return _denoise_and_renoise(walk, eta=1.0)
 
 
 def _exponential_step(latents: Tensor, pred_x0: Tensor, now: Level, then: Level) -> Tensor:
@@ -216,72 +217,48 @@ def _extrapolated(pred_x0: Tensor, now: Level, then: Level, previous: _Knot | No
     return pred_x0 + (0.5 * h / previous_h) * (pred_x0 - previous.pred_x0)
 
 
-def dpmpp_2m(
-    denoiser: Denoiser,
-    noise: Tensor,
-    schedule: NoiseSchedule,
-    num_inference_steps: int,
-    *,
-    prediction_type: PredictionType = "epsilon",
-    spacing: Spacing = "trailing",
-    eta: float = 0.0,
-    step_noise: StepNoise | None = None,
-    callback: Callback | None = None,
-) -> Tensor:
+@_sampler
+def dpmpp_2m(walk: Walk) -> Tensor:
     """DPM-Solver++(2M): algorithm 2 of Lu et al. 2022 (arXiv 2211.01095), midpoint form.
 
     The first step has no history and the last one ends at sigma = 0: both are first order, as in diffusers.
     """
-    _refuse_eta("dpmpp_2m", eta)
-    levels, latents, predict = _path(denoiser, noise, schedule, num_inference_steps, prediction_type, spacing)
+    levels, latents = walk.levels, walk.start
     previous: _Knot | None = None
-    for i in range(num_inference_steps):
+    for i in range(walk.num_steps):
         now, then = levels[i], levels[i + 1]
-        pred_x0 = predict(latents, i).pred_x0
-        is_last = i == num_inference_steps - 1
+        pred_x0 = walk.predict(latents, i).pred_x0
+        is_last = i == walk.num_steps - 1
         extrapolated = _extrapolated(pred_x0, now, then, None if is_last else previous)
         latents = _exponential_step(latents, extrapolated, now, then)
         previous = _Knot(now, pred_x0)
-        if callback is not None:
-            callback(i, latents)
-    return latents.to(noise.dtype)
+        walk.arrived(i, latents)
+    return latents
 
 
-def heun(
-    denoiser: Denoiser,
-    noise: Tensor,
-    schedule: NoiseSchedule,
-    num_inference_steps: int,
-    *,
-    prediction_type: PredictionType = "epsilon",
-    spacing: Spacing = "trailing",
-    eta: float = 0.0,
-    step_noise: StepNoise | None = None,
-    callback: Callback | None = None,
-) -> Tensor:
+@_sampler
+def heun(walk: Walk) -> Tensor:
     """Heun's method: algorithm 1 of Karras et al. 2022 (arXiv 2206.00364) without churn: 2 S - 1 evaluations.
 
     It integrates d(latents / alpha) / d(sigma / alpha) = epsilon, their variance-exploding form. The last
     step ends at sigma = 0, where there is no slope, and is Euler's.
     """
-    _refuse_eta("heun", eta)
-    if schedule.rescale_zero_terminal_snr:
+    if walk.levels[0].alpha == 0.0:
         raise ValueError(
             "heun divides by sqrt(alphas_cumprod), 0 with rescale_zero_terminal_snr: use dpmpp_2m or unipc"
         )
-    levels, latents, predict = _path(denoiser, noise, schedule, num_inference_steps, prediction_type, spacing)
-    for i in range(num_inference_steps):
+    levels, latents = walk.levels, walk.start
+    for i in range(walk.num_steps):
         now, then = levels[i], levels[i + 1]
         step_size = then.sigma / then.alpha - now.sigma / now.alpha
-        slope = predict(latents, i).pred_epsilon
+        slope = walk.predict(latents, i).pred_epsilon
         exploding = latents / now.alpha
         latents = then.alpha * (exploding + step_size * slope)
-        if i < num_inference_steps - 1:
-            slope = 0.5 * (slope + predict(latents, i + 1).pred_epsilon)
+        if i < walk.num_steps - 1:
+            slope = 0.5 * (slope + walk.predict(latents, i + 1).pred_epsilon)
             latents = then.alpha * (exploding + step_size * slope)
-        if callback is not None:
-            callback(i, latents)
-    return latents.to(noise.dtype)
+        walk.arrived(i, latents)
+    return latents
 
 
 def _unipc_correct(latents: Tensor, pred_x0: Tensor, knots: list[_Knot], level: Level) -> Tensor:
@@ -306,38 +283,26 @@ def _unipc_correct(latents: Tensor, pred_x0: Tensor, knots: list[_Knot], level: 
     return _exponential_step(latents, start.pred_x0, start.level, level) - level.alpha * b_h * correction
 
 
-def unipc(
-    denoiser: Denoiser,
-    noise: Tensor,
-    schedule: NoiseSchedule,
-    num_inference_steps: int,
-    *,
-    prediction_type: PredictionType = "epsilon",
-    spacing: Spacing = "trailing",
-    eta: float = 0.0,
-    step_noise: StepNoise | None = None,
-    callback: Callback | None = None,
-) -> Tensor:
+@_sampler
+def unipc(walk: Walk) -> Tensor:
     """UniPC of order 2 with B(h) = e^h - 1: algorithms 1 and 2 of Zhao et al. 2023 (arXiv 2302.04867).
 
     The predictor is DPM-Solver++(2M); every evaluation is used once more, to correct the step that led to it.
     The callback sees the predicted latents, corrected by the next evaluation.
     """
-    _refuse_eta("unipc", eta)
-    levels, latents, predict = _path(denoiser, noise, schedule, num_inference_steps, prediction_type, spacing)
+    levels, latents = walk.levels, walk.start
     corrected = latents
     knots: list[_Knot] = []  # those the last step was made of
-    for i in range(num_inference_steps):
+    for i in range(walk.num_steps):
         now, then = levels[i], levels[i + 1]
-        pred_x0 = predict(latents, i).pred_x0
+        pred_x0 = walk.predict(latents, i).pred_x0
         corrected = _unipc_correct(corrected, pred_x0, knots, now) if knots else latents
-        is_last = i == num_inference_steps - 1
+        is_last = i == walk.num_steps - 1
         previous = knots[-1] if knots and not is_last else None
         latents = _exponential_step(corrected, _extrapolated(pred_x0, now, then, previous), now, then)
         knots = [*knots[-1:], _Knot(now, pred_x0)]
-        if callback is not None:
-            callback(i, latents)
-    return latents.to(noise.dtype)
+        walk.arrived(i, latents)
+    return latents
 
 
 SAMPLERS: dict[str, Sampler] = {

@@ -164,6 +164,7 @@ def _measure(
         prompts=prompts_digest(asked.prompts),
         images_per_prompt=choice.images_per_prompt,
         missing=len(missing),
+        num_blank=sum(row.blank for row in rows),
         system=system.info.name,
         untrained=system.info.untrained,
     )
@@ -203,6 +204,7 @@ class Asked:
 def _ask(given: str | None, limit: int | None) -> Asked:
     """The prompts of a file, of a protocol or of one of its categories."""
     from bench.jobs.clipscore import prompts_digest, read_prompts
+    from bench.prompts.limit import limited
     from bench.prompts.seeds import image_seed
     from bench.systems import safe_name
 
@@ -212,7 +214,7 @@ def _ask(given: str | None, limit: int | None) -> Asked:
         prompts = read_prompts(Path(given))
         return Asked(
             name=safe_name(Path(given).stem),
-            prompts=prompts[:limit],
+            prompts=limited(prompts, limit),
             all_prompts=prompts,
             protocol=None,
             images_per_prompt=1,
@@ -232,7 +234,7 @@ def _ask(given: str | None, limit: int | None) -> Asked:
         known = ", ".join(protocol.prompts)
         raise UserError(f"unknown category '{category}' of {name}; known: {known}")
     categories = [category] if category else list(protocol.prompts)
-    prompts = [prompt for one in categories for prompt in protocol.prompts[one][:limit]]
+    prompts = [prompt for one in categories for prompt in limited(protocol.prompts[one], limit)]
     return Asked(
         name=safe_name(given),
         prompts=prompts,
@@ -271,7 +273,7 @@ def _cut(summary: Summary) -> str:
 
 
 def _show(summary: Summary, path: Path) -> None:
-    from bench.weights import RANDOM_NOTE
+    from bench.weights.files import RANDOM_NOTE
 
     value, record = summary.value, summary.extractor
     assert value.mean is not None
@@ -285,6 +287,8 @@ def _show(summary: Summary, path: Path) -> None:
     lines += [f"weights {id} sha256 {sha256}" for id, sha256 in record.weights.items()]
     if summary.missing:
         lines.append(f"{summary.missing} images could not be scored: a mean over what was left")
+    if summary.num_blank:
+        lines.append(f"{summary.num_blank} images are blank, of one colour: scored as they are")
     if record.random_weights:
         lines.append(RANDOM_NOTE)
     if summary.untrained:

@@ -12,7 +12,9 @@ import typer
 
 from bench.systems import SystemOptions
 
-Limit = Annotated[int | None, typer.Option(help="First N prompts of each category only.")]
+Limit = Annotated[
+    int | None, typer.Option(help="N prompts of each category only, its splits by their share.")
+]
 Models = Annotated[Path | None, typer.Option(help="Folder of the scorers' networks.", show_default=False)]
 Out = Annotated[Path, typer.Option(help="Where results go.")]
 Work = Annotated[Path, typer.Option(help="Where images and features are kept for resuming.")]

@@ -13,7 +13,8 @@ from gentron.console import make_app
 from gentron.errors import UserError
 
 if TYPE_CHECKING:
-    from bench.weights import FileState, Report
+    from bench.weights import FileState
+    from bench.weights.fetching import Report
 
 weights_app = make_app("Weights of the scorers' networks: what is needed, where it is, whether it is right.")
 
@@ -98,7 +99,8 @@ def check(ids: Ids = None, models: Models = None) -> None:
 
     Without IDS, files that are missing are not wrong.
     """
-    from bench.weights import WEIGHTS, MissingWeights, locate, weight_file
+    from bench.weights import MissingWeights, locate
+    from bench.weights.files import WEIGHTS, weight_file
 
     wrong: list[str] = []
     for id in ids or WEIGHTS:
@@ -143,8 +145,8 @@ def fetch(
     models: Models = None,
 ) -> None:
     """Download files, checked and resumable: the only command that uses a network."""
-    from bench.weights import WEIGHTS, weight_file
-    from bench.weights import fetch as fetch_file
+    from bench.weights.fetching import fetch as fetch_file
+    from bench.weights.files import WEIGHTS, weight_file
 
     if bool(ids) == all_:
         raise UserError(f"say which weights to fetch, or --all, and not both; known: {', '.join(WEIGHTS)}")
@@ -196,7 +198,8 @@ def random(
     models: Models = None,
 ) -> None:
     """Write small random weights, to rehearse the official pipeline: results made with them say so."""
-    from bench.weights import RANDOM_NOTE, WEIGHTS, make_random, weight_file
+    from bench.weights import make_random
+    from bench.weights.files import RANDOM_NOTE, WEIGHTS, weight_file
 
     chosen = list(ids or WEIGHTS)
     for id in chosen:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from bench.results.evidence import Evidence
-from bench.results.record import ScoreLine, SetMetric
+from bench.results.record import ScoreLine, SetMetric, limit_words
 from gentron.config import to_dict
 from gentron.errors import UserError
 
@@ -91,6 +91,9 @@ def _same_prompts(baseline: Evidence, candidate: Evidence, category: str) -> Non
     if _prompt_ids(baseline, category) != _prompt_ids(candidate, category):
         if a.limit != b.limit:
             raise NotComparable("limit", a.limit, b.limit, way_on="take as many prompts in both")
+        if a.limit_choice != b.limit_choice:
+            ours, theirs = (limit_words(e.result) for e in (baseline, candidate))
+            raise NotComparable("limit", ours, theirs, way_on="run the older one anew: a limit now is fair")
         one, other = (len(_prompt_ids(evidence, category)) for evidence in (baseline, candidate))
         raise NotComparable(f"prompts of {category}", one, other, way_on="ask both the same prompts")
     keys = [{(r.prompt_id, r.sample) for r in e.lines[category]} for e in (baseline, candidate)]
@@ -133,8 +136,8 @@ def notes(baseline: Evidence, candidate: Evidence) -> list[str]:
     a, b = baseline.result, candidate.result
     if baseline.sha256 == candidate.sha256:
         found.append("baseline and candidate are the same result")
-    if a.limit is not None:
-        found.append(f"first {a.limit} prompts of each category only: not the full protocol")
+    if words := limit_words(a):
+        found.append(f"{words}, only: not the full protocol")
     for what, one, other in (
         ("system settings", a.system.settings, b.system.settings),
         ("packages", a.provenance.packages, b.provenance.packages),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from bench.scorers.score import Missing, missing_of
 from bench.sharding import Shard
 from bench.systems.images import BadImage, write_atomic
 from bench.systems.rows import append_row, merge_rows, read_all_rows
-from bench.systems.samples import Frame, SampleRecord, read_frames
+from bench.systems.samples import Frame, SampleRecord, are_blank, read_frames
 from gentron.config import from_dict
 from gentron.errors import UserError
 from gentron.hashing import sha256
@@ -168,8 +169,8 @@ def read_prompts(path: Path) -> list[Prompt]:
         prompts.append(Prompt(id=id, category=category, text=text))
     if not prompts:
         raise UserError(f"{path} holds no prompts")
-    ids = [prompt.id for prompt in prompts]
-    if doubled := next((id for id in ids if ids.count(id) > 1), None):
+    counts = Counter(prompt.id for prompt in prompts)
+    if doubled := next((id for id, count in counts.items() if count > 1), None):
         raise UserError(f"{path}: the id '{doubled}' stands for two prompts")
     return prompts
 
@@ -199,6 +200,9 @@ def prompts_digest(prompts: Iterable[Prompt]) -> str:
 # ---- cosines ---------------------------------------------------------------------------------------------
 
 
+Key = tuple[str, str, str]  # sha256 of the image, digest of the extractor's record, text
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cosine:
     """A line of cosines.jsonl.   sha256: of the image's file.   network: digest of the extractor's record."""
@@ -207,6 +211,12 @@ class Cosine:
     network: str
     text: str
     cosine: float
+    blank: bool = False
+    """The image is of one colour; lines from before they were scored are of none."""
+
+    @property
+    def key(self) -> Key:
+        return self.sha256, self.network, self.text
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -221,12 +231,10 @@ class Row:
     num_tokens: int
     cosine: float
     value: float
+    blank: bool
 
 
-Key = tuple[str, str, str]  # sha256 of the image, digest of the extractor's record, text
-
-
-def read_cosines(folder: Path) -> dict[Key, float]:
+def read_cosines(folder: Path) -> dict[Key, Cosine]:
     """All that are known in a folder, also of processes that were killed."""
     known = {}
     for data in read_all_rows(folder, COSINES):
@@ -234,7 +242,7 @@ def read_cosines(folder: Path) -> dict[Key, float]:
             row = from_dict(Cosine, data)
         except ValueError:
             continue
-        known[row.sha256, row.network, row.text] = row.cosine
+        known[row.key] = row
     return known
 
 
@@ -262,17 +270,16 @@ def compute(
         key = (record.sha256 or "", cosines.record.digest, text)
         frames = None if key in known else _frames(folder, record)
         if frames is not None:
-            known[key] = math.fsum(cosines.cosine(f.pixels, prompt, text) for f in frames) / len(frames)
-            append_row(folder / shard.file_name(COSINES), asdict(_line(key, known[key])))
+            mean = math.fsum(cosines.cosine(f.pixels, prompt, text) for f in frames) / len(frames)
+            known[key] = Cosine(
+                sha256=key[0], network=key[1], text=key[2], cosine=mean, blank=are_blank(frames)
+            )
+            append_row(folder / shard.file_name(COSINES), asdict(known[key]))
         advance(1)
     shard.barrier()
     if shard.is_first:
         known = read_cosines(folder)
-        merge_rows(folder, COSINES, (asdict(_line(key, known[key])) for key in sorted(known)))
-
-
-def _line(key: Key, cos: float) -> Cosine:
-    return Cosine(sha256=key[0], network=key[1], text=key[2], cosine=cos)
+        merge_rows(folder, COSINES, (asdict(known[key]) for key in sorted(known)))
 
 
 def _frames(folder: Path, record: SampleRecord) -> list[Frame] | None:
@@ -303,8 +310,9 @@ def gather(
                 sha256=record.sha256 or "",
                 text=text,
                 num_tokens=cosines.count_tokens(text),
-                cosine=cos,
-                value=view.of_image(cos),
+                cosine=cos.cosine,
+                value=view.of_image(cos.cosine),
+                blank=cos.blank,
             )
             rows.append(row)
     return rows, missing
@@ -329,6 +337,8 @@ class Summary:
     prompts: str
     images_per_prompt: int
     missing: int
+    num_blank: int
+    """Images of one colour; they are scored."""
     system: str
     untrained: bool
 

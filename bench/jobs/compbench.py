@@ -11,9 +11,19 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from bench.prompts import Prompt
+from bench.prompts.limit import SEED as LIMIT_SEED
 from bench.prompts.protocol import PromptSetConfig, Protocol
 from bench.results.aggregate import aggregate
-from bench.results.record import Counts, LimitChoice, Result, Skipped, provenance, system_record, write_result
+from bench.results.record import (
+    Counts,
+    LimitChoice,
+    Result,
+    Skipped,
+    phrase_table,
+    provenance,
+    system_record,
+    write_result,
+)
 from bench.scorers import Context, Scorer, build_scorer
 from bench.scorers.frames import ClipJudge, OverFrames
 from bench.scorers.phrases import phrase_source
@@ -107,8 +117,8 @@ def run(
     """Make or find all images, score them and write the result; returns it and its folder.
 
     scorers: of `build_scorers`, where they had to be built before the system.
-    None in all processes but the first. Raises UserError that lists the images that are missing, corrupt or
-    blank, unless settings.allow_missing.
+    None in all processes but the first. Raises UserError that lists the images that are missing or corrupt,
+    unless settings.allow_missing. Blank ones are scored and counted.
     """
     measured = measure(
         protocol, system, settings, work=work, out=out, stage=stage, scorers=scorers, shard=shard
@@ -169,7 +179,7 @@ def measure(
     if missing and not settings.allow_missing:
         raise UserError(describe_missing(missing, len(wanted)))
     if not rows:
-        raise UserError(f"nothing to score: all {len(wanted)} images are missing, corrupt or blank")
+        raise UserError(f"nothing to score: all {len(wanted)} images are missing or corrupt")
     return Measured(prompts=prompts, scorers=scorers, rows=rows, missing=missing, folder=folder)
 
 
@@ -193,11 +203,17 @@ def make_result(protocol: Protocol, info: SystemInfo, settings: RunSettings, mea
         seed=settings.seed,
         images_per_prompt=settings.images_per_prompt,
         limit=settings.limit,
-        limit_choice=None if settings.limit is None else LimitChoice(rule="first"),
+        limit_choice=None if settings.limit is None else LimitChoice(rule="stratified", seed=LIMIT_SEED),
         system=system_record(info),
         media=info.media,
         scorers=records,
-        counts=Counts(expected=num_scored + num_missing, scored=num_scored, missing=num_missing),
+        phrase_table=phrase_table(records.values()),
+        counts=Counts(
+            expected=num_scored + num_missing,
+            scored=num_scored,
+            missing=num_missing,
+            num_blank=sum(row.blank for row in measured.rows),
+        ),
         missing=measured.missing,
         skipped=measured.scorers.skipped,
         metrics=aggregate(measured.prompts, measured.rows, names),

@@ -27,7 +27,7 @@ from bench.set_metrics.measure import (
 from bench.set_metrics.reference import write_image_set
 from bench.sharding import Shard
 from bench.stages import Stage
-from bench.weights import RANDOM_NOTE
+from bench.weights.files import RANDOM_NOTE
 from gentron.atomic import check_writable
 from gentron.errors import UserError
 

@@ -41,7 +41,7 @@ from bench.sharding import Shard
 from bench.stages import Stage
 from bench.systems import System, safe_name
 from bench.systems.clips import Clip, Reading, find_clips
-from bench.weights import RANDOM_NOTE
+from bench.weights.files import RANDOM_NOTE
 from gentron.atomic import check_writable
 from gentron.config import to_dict
 from gentron.errors import UserError

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import yaml
 
 from bench.prompts import Prompt, motion, shapes
+from bench.prompts.limit import limited
 from bench.prompts.seeds import image_seed
 from bench.shipped import shipped_folder
 from gentron.config import from_dict
@@ -243,10 +244,8 @@ class Protocol:
         return [name for name in self.config.categories if name in self.config.suites[suite]]
 
     def select(self, suite: str, *, limit: int | None) -> list[Prompt]:
-        """The prompts of a suite, the first `limit` of each category."""
-        if limit is not None and limit < 1:
-            raise ValueError(f"limit must be >= 1, got {limit}")
-        return [prompt for name in self.categories(suite) for prompt in self.prompts[name][:limit]]
+        """The prompts of a suite, all or `limit` of each category, see bench.prompts.limit."""
+        return [prompt for name in self.categories(suite) for prompt in limited(self.prompts[name], limit)]
 
     @property
     def all_prompts(self) -> list[Prompt]:

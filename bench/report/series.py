@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.report.entries import Entry, grouped, key_of, order, show, varied
+from bench.results.record import limit_words
 
 MIN_SWEEP = 3  # values of one setting that make a line; two are a comparison, which the tables show
 MAX_LINE_SWEEPS = 6  # cuts through a sweep of three and more settings
@@ -50,7 +51,7 @@ def _same_conditions(entry: Entry, *, weights: bool) -> str:
     result = entry.result
     system = result.system
     fields = [system.kind, system.name, system.untrained, result.suite, result.seed]
-    fields += [result.images_per_prompt, result.limit]
+    fields += [result.images_per_prompt, result.limit, limit_words(result)]
     return key_of([*fields, system.weights_sha256 if weights else None])
 
 

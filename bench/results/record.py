@@ -178,6 +178,23 @@ def phrase_sources(scorers: Iterable[ScorerRecord]) -> dict[str, dict[str, Any]]
     return dict(sorted(found.items()))
 
 
+def phrase_table(scorers: Iterable[ScorerRecord]) -> str | None:
+    """Name and hash of the frozen table that the noun phrases are from; None where they are not from one."""
+    tables = [
+        record for record in phrase_sources(scorers).values() if "spacy" in record and "sha256" in record
+    ]
+    return ", ".join(f"{record['source']} {record['sha256'][:16]}" for record in tables) or None
+
+
+def limit_words(result: Result) -> str | None:
+    """How many prompts of each category, and which; None for all of them."""
+    if result.limit is None:
+        return None
+    if result.limit_choice is None or result.limit_choice.rule == "first":
+        return f"the first {result.limit} prompts of each category"
+    return f"{result.limit} prompts of each category, chosen by seed {result.limit_choice.seed}"
+
+
 def _phrase_records(settings: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """A scorer made of others holds their settings within its own."""
     for key, value in settings.items():

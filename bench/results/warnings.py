@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from bench.prompts.protocol import ProtocolConfig, read_config
-from bench.results.record import UNTRAINED_NOTE, Result, phrase_sources
+from bench.results.record import UNTRAINED_NOTE, Result, limit_words, phrase_sources
 from bench.scorers.phrases import described
-from bench.weights import RANDOM_NOTE
+from bench.weights.files import RANDOM_NOTE
 from gentron.errors import UserError
 
 Kind = Literal["bad", "note"]
@@ -45,12 +45,12 @@ def warnings(result: Result) -> list[ResultWarning]:
         lost = f"{counts.missing} of {counts.expected} images are missing"
         add("missing", "bad", f"{counts.missing} missing", f"{lost}: the means are over survivors only")
     if counts.num_blank:
-        text = f"{counts.num_blank} of {counts.scored} pictures are blank: of one colour, scored as they are"
+        text = f"{counts.num_blank} of {counts.scored} images are blank, of one colour: scored as they are"
         add("blank", "bad", f"{counts.num_blank} blank", text)
-    if result.limit is not None:
-        which = "seeded" if result.limit_choice and result.limit_choice.rule == "stratified" else "first"
-        text = f"{which} {result.limit} prompts of each category only: not the full protocol"
-        add("limit", "note", f"{which} {result.limit}", text)
+    if words := limit_words(result):
+        first = result.limit_choice is None or result.limit_choice.rule == "first"
+        short = f"first {result.limit}" if first else f"limit {result.limit}"
+        add("limit", "note", short, f"{words}, only: not the full protocol")
     if result.suite != "all":
         add("suite", "note", f"suite {result.suite}", f"suite {result.suite} only")
     if result.skipped:

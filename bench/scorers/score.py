@@ -13,7 +13,7 @@ from bench.scorers import Scorer
 from bench.scorers.frames import OverFrames, score_frames
 from bench.systems.images import BadImage
 from bench.systems.rows import append_row, read_all_rows
-from bench.systems.samples import SampleRecord, read_frames
+from bench.systems.samples import SampleRecord, are_blank, read_frames
 from gentron.config import from_dict
 
 SCORES = "scores.jsonl"
@@ -23,7 +23,8 @@ SCORES = "scores.jsonl"
 class ScoreRow:
     """A row of scores.jsonl; see `Scored` for what a scorer says.
 
-    scorer: digest of the scorer's record.   sha256: of the image's file.
+    scorer: digest of the scorer's record.   sha256: of the image's file.   blank: the image is of one colour;
+    rows from before they were scored are of none.
     """
 
     prompt_id: str
@@ -37,11 +38,12 @@ class ScoreRow:
     evidence: dict[str, Any]
     chance: float | None
     shuffled: float | None
+    blank: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Missing:
-    """An image that could not be scored, and why: missing, corrupt or blank."""
+    """An image that could not be scored, and why: missing or corrupt, say."""
 
     prompt_id: str
     sample: int
@@ -92,7 +94,7 @@ def score(
 def _score_one(
     scorer: Scorer | OverFrames, prompt: Prompt, record: SampleRecord, folder: Path
 ) -> ScoreRow | None:
-    """None for an image that is missing, corrupt, blank or not the one that was recorded."""
+    """None for an image that is missing, corrupt or not the one that was recorded."""
     try:
         frames = read_frames(folder, record)
     except BadImage:
@@ -105,6 +107,7 @@ def _score_one(
         seed=record.seed,
         sha256=record.sha256,
         scorer=scorer.record.digest,
+        blank=are_blank(frames),
         **asdict(scored),
     )
 

@@ -10,7 +10,7 @@ from bench.results.record import UNTRAINED_NOTE
 from bench.sweeps.drawing import Drawing, to_svg
 from bench.sweeps.grid import BASE, PUBLISHED
 from bench.sweeps.table import CellRecord, CellValue, Column, SweepRecord
-from bench.weights import RANDOM_NOTE
+from bench.weights.files import RANDOM_NOTE
 
 STYLE = """
 body { font-family: sans-serif; margin: 2em auto; max-width: 75em; padding: 0 1em; color: #222 }

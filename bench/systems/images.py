@@ -9,14 +9,16 @@ from pathlib import Path
 
 import einops
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from gentron.atomic import atomic_file
+from gentron.errors import MediaError
 from gentron.hashing import sha256
+from gentron.pictures import as_rgb, read_picture
 
 
 class BadImage(Exception):
-    """A picture that cannot be scored; the message is the reason: missing, corrupt or blank."""
+    """A picture that cannot be read; the message is the reason: missing, corrupt, too large."""
 
 
 def encode_png(image: np.ndarray) -> bytes:
@@ -32,33 +34,39 @@ def write_atomic(path: Path, data: bytes) -> None:
         temporary.write_bytes(data)
 
 
-def read_image(path: Path) -> tuple[np.ndarray, str]:
-    """The picture as (H, W, 3) uint8 and the sha256 of its file; raises BadImage with the reason."""
-    image, digest = decode_image(path)
-    if is_blank(image):
-        raise BadImage("blank")
-    return image, digest
+def read_image(path: Path, *, as_stored: bool = False) -> tuple[np.ndarray, str]:
+    """The picture as (H, W, 3) uint8 and the sha256 of its file; raises BadImage with the reason.
 
-
-def is_blank(image: np.ndarray) -> bool:
-    """Of one colour."""
-    return bool((image == image[:1, :1]).all())
-
-
-def decode_image(path: Path) -> tuple[np.ndarray, str]:
-    """`read_image`, for a picture that may be blank."""
+    As a person sees it: upright by its EXIF, transparency on white.   as_stored: as the tools that compute
+    FID read it, by Pillow's own conversion: EXIF unread, transparency dropped. Grey of 16 bits and more is
+    scaled to 8 in both. A picture of one colour is a picture like any other: see `is_blank`.
+    """
     try:
         data = path.read_bytes()
     except (FileNotFoundError, IsADirectoryError):
         raise BadImage("missing") from None
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # twice as large is an error
-            with Image.open(io.BytesIO(data)) as file:
-                image = np.asarray(file.convert("RGB"))
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        picture = _stored(data) if as_stored else read_picture(data, name=path.name)
+    except MediaError as error:
+        reason = str(error).partition(f"{path.name}: ")[2]
+        # what a person can do something about
+        told = "decompression bomb" in reason or "values from" in reason
+        raise BadImage(reason if told else "corrupt") from error
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise BadImage("corrupt") from error
-    return image, sha256(data)
+    return np.asarray(picture), sha256(data)
+
+
+def _stored(data: bytes) -> Image.Image:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # twice as large is an error
+        with Image.open(io.BytesIO(data)) as file:
+            return as_rgb(file) if file.mode.startswith(("I", "F")) else file.convert("RGB")
+
+
+def is_blank(image: np.ndarray) -> bool:
+    """Of one colour: to be counted and warned of, for a model that draws nothing draws this."""
+    return bool((image == image[:1, :1]).all())
 
 
 def side_by_side(frames: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from bench.systems import Media, Request
-from bench.systems.images import BadImage, decode_image, encode_png, is_blank, write_atomic
+from bench.systems.images import BadImage, encode_png, is_blank, read_image, write_atomic
 from bench.systems.rows import read_all_rows
 from gentron.config import from_dict
 from gentron.hashing import sha256
@@ -136,13 +136,8 @@ def is_made(folder: Path, record: SampleRecord | None, request: Request) -> bool
 
 
 def read_frames(folder: Path, record: SampleRecord) -> list[Frame]:
-    """All frames as they were recorded; BadImage with the reason: missing, corrupt, blank or changed.
-
-    A clip is blank where every frame is; one blank frame among others, as in a fade, is a frame.
-    """
-    found = [decode_image(folder / each.file) for each in record.files]
-    if all(is_blank(pixels) for pixels, _ in found):
-        raise BadImage("blank")
+    """All frames as they were recorded; BadImage with the reason: missing, corrupt or changed."""
+    found = [read_image(folder / each.file) for each in record.files]
     if [digest for _, digest in found] != [each.sha256 for each in record.files]:
         raise BadImage("changed since it was made")
     return [Frame(pixels, digest) for pixels, digest in found]
@@ -158,6 +153,11 @@ def frames_at(folder: Path, media: Media) -> list[Path]:
     fps = read_facts(folder, fps=media.fps).fps if there else media.fps
     places = [math.floor(k / media.fps * fps + 1e-6) for k in range(media.num_frames)]
     return [there[k] if k < len(there) else folder / f"{k:06d}.png" for k in places]
+
+
+def are_blank(frames: Sequence[Frame]) -> bool:
+    """A clip is blank where every frame is; one blank frame among others, as in a fade, is a frame."""
+    return all(is_blank(frame.pixels) for frame in frames)
 
 
 def taken(frames: Sequence[Any], frame: int | None) -> list[Any]:

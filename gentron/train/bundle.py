@@ -71,7 +71,7 @@ def share(source: Path, part: str, *, weights: Path) -> SharedPart:
 
 def install(folder: Path, target: Path, config: dict[str, Any]) -> None:
     """Write target: the weights of folder, this config.json, and the README that stands in either."""
-    readme = next((path for path in (folder / README, target / README) if path.is_file()), None)
+    readme = next((path for path in (target / README, folder / README) if path.is_file()), None)
     with atomic_folder(target) as temporary:
         shutil.copyfile(folder / WEIGHTS_FILE, temporary / WEIGHTS_FILE)
         if readme is not None:

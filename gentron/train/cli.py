@@ -46,7 +46,9 @@ def t2i(
     seed: Seed = 0,
     autoencoder: AutoencoderFolder = None,
     text: Text = None,
-    initial: Annotated[Path | None, typer.Option(help="Model folder whose weights to start from.")] = None,
+    initial: Annotated[
+        Path | None, typer.Option(help="Model folder whose weights to start from, or dit:FILE.")
+    ] = None,
     cache: Cache = CACHE,
 ) -> None:
     """Train a text-to-image model; ends with a model folder at OUT/model."""

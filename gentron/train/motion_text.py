@@ -94,23 +94,25 @@ def draw_pair(seed: int, index: int) -> Pair:
 
 
 def grow(encoder: Any, recipe: MotionTextRecipe) -> Tensor:
-    """Give the encoder the embeddings of the new words; returns (V,) bool, True where rows may be trained.
+    """Give the encoder fresh embeddings of the words to be taught, those that it has of them already being
+    dropped; returns (V,) bool, True where rows may be trained.
 
     Raises UserError unless it has the vocabulary of the built-in world.
     """
     old: nn.Embedding = encoder.get_input_embeddings()
-    if old.num_embeddings != len(words()):
+    vocabulary = motion_words()
+    if old.num_embeddings not in (len(words()), len(vocabulary)):
         raise UserError(
             f"the encoder must know the {len(words())} words of the shapes world, its embedding has"
             f" {old.num_embeddings}: give a folder that `gentron train text` wrote"
         )
-    vocabulary = motion_words()
     grown = nn.Embedding(len(vocabulary), old.embedding_dim)
     trainable = torch.tensor([word in words_of_clips_alone() for word in vocabulary])
     generator = torch.Generator().manual_seed(recipe.seed)
     with torch.no_grad():
-        fresh = torch.randn(grown.weight.shape, generator=generator) * old.weight.std()
         known = F.pad(old.weight, (0, 0, 0, len(vocabulary) - old.num_embeddings))
+        spread = known[~trainable].std()  # of the words that stay: the same whatever was taught before
+        fresh = torch.randn(grown.weight.shape, generator=generator) * spread
         grown.weight.copy_(torch.where(trainable[:, None], fresh, known))
     encoder.requires_grad_(False)
     encoder.set_input_embeddings(grown)

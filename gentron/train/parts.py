@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from rich.console import Console
@@ -29,6 +29,7 @@ from gentron.data.shapes import Encode, ShapesSource
 from gentron.diffusion import NoiseSchedule
 from gentron.errors import UserError
 from gentron.model import GenTron
+from gentron.model_card import last_validation
 from gentron.shapes.scene import CANVAS
 from gentron.text import TextEncoders
 from gentron.train.loop import TrainResult
@@ -216,8 +217,12 @@ def export(
     device: torch.device,
     data: str,
     unit: str,
+    origin: Mapping[str, Any] | None = None,
 ) -> Path:
-    """The finished model as a checkpoint folder: EMA weights in fp16, frozen parts copied in."""
+    """The finished model as a checkpoint folder: EMA weights in fp16, frozen parts copied in.
+
+    origin: `model_card.provenance` of what the run started from.
+    """
     parts: dict[str, Path] = {}
     autoencoder = _checkpoint_part("autoencoder", recipe.autoencoder, parts)
     assert autoencoder is not None
@@ -258,6 +263,8 @@ def export(
             "device": device_name,
             "num_threads": torch.get_num_threads(),
             "torch": torch.__version__,
+            **(origin or {}),
+            **last_validation(out),
         },
     )
     # the folders' own paths are of no use to whoever gets the model

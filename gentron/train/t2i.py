@@ -16,8 +16,10 @@ from torch import Tensor
 from gentron.autoencoder import Autoencoder
 from gentron.checkpoint import load_model, read_config
 from gentron.data import DataSource
+from gentron.dit import starting_from_dit
 from gentron.errors import UserError
 from gentron.model import GenTron, GenTronConfig
+from gentron.model_card import provenance
 from gentron.text import PromptEmbeds, TextEncoders
 from gentron.train.loop import train
 from gentron.train.loss import draw, loss_weights, noisy_and_target, squared_error
@@ -112,6 +114,8 @@ def text_to_image(
 
 def starting_from(folder: Path) -> Callable[[GenTronConfig], GenTron]:
     """Build models with the weights of a checkpoint folder, as the second stage does with the first's."""
+    if from_dit := starting_from_dit(folder):
+        return from_dit
     stored = read_config(folder).model
 
     def build(config: GenTronConfig) -> GenTron:
@@ -137,6 +141,7 @@ def run(
 ) -> Path:
     """Train and write `out/model`, a checkpoint folder with the averaged weights in fp16."""
     build_model = GenTron if initial is None else starting_from(initial)
+    origin = provenance(initial)
     check_run_folder(out, resume=resume)  # before anything that takes time
     autoencoder, text_encoders = load_frozen_parts(recipe, device)
     source = picture_source(data, recipe, autoencoder, seed=seed, cache_dir=cache_dir, console=console)
@@ -160,4 +165,6 @@ def run(
         initial_weights=str(initial) if initial is not None else None,
         console=console,
     )
-    return export(recipe, result, out=out, seed=seed, device=device, data=task.data, unit=task.unit)
+    return export(
+        recipe, result, out=out, seed=seed, device=device, data=task.data, unit=task.unit, origin=origin
+    )

@@ -24,8 +24,10 @@ from gentron.checkpoint import load_model, load_t2i, read_config
 from gentron.data import Batch, DataSource, Stream, keyed_rng
 from gentron.data.folder import FolderClips
 from gentron.data.shapes_clips import ShapesClips
+from gentron.dit import starting_from_dit
 from gentron.errors import UserError
 from gentron.model import GenTron, GenTronConfig, is_temporal
+from gentron.model_card import provenance
 from gentron.text import PromptEmbeds, TextEncoders
 from gentron.train import parts
 from gentron.train.loop import train
@@ -311,6 +313,8 @@ def default_initial(name: str) -> Path | None:
 
 def starting_from(folder: Path) -> Callable[[GenTronConfig], GenTron]:
     """Build video models with the weights of an image checkpoint, or go on from a video one."""
+    if from_dit := starting_from_dit(folder):
+        return from_dit
     stored = read_config(folder).model
 
     def build(config: GenTronConfig) -> GenTron:
@@ -397,6 +401,7 @@ def run(
     assert recipe.video is not None
     recipe = replace(recipe, video=replace(recipe.video, joint=joint is not None))
     build_model = GenTron if initial is None else starting_from(initial)
+    origin = provenance(initial)
     check_run_folder(out, resume=resume)  # before anything that takes time
     autoencoder, text_encoders = load_frozen_parts(recipe, device)
     where = {"seed": seed, "cache_dir": cache_dir, "console": console}
@@ -426,4 +431,6 @@ def run(
         initial_weights=str(initial) if initial is not None else None,
         console=console,
     )
-    return export(recipe, result, out=out, seed=seed, device=device, data=task.data, unit=task.unit)
+    return export(
+        recipe, result, out=out, seed=seed, device=device, data=task.data, unit=task.unit, origin=origin
+    )

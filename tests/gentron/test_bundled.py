@@ -40,7 +40,8 @@ def files_of(folder: Path) -> dict[str, bytes]:
 def test_a_bundled_model_draws_what_its_checkpoint_draws(tiny_checkpoint: Path, weights: Path) -> None:
     result = bundle(tiny_checkpoint, "mini", weights)
     assert result.exit_code == 0, result.output
-    assert sorted(path.name for path in (weights / "mini").iterdir()) == ["config.json", "model.safetensors"]
+    names = sorted(path.name for path in (weights / "mini").iterdir())
+    assert names == ["README.md", "config.json", "model.safetensors"]
     assert files_of(weights / "shared" / "clip") == files_of(tiny_checkpoint / "clip")
     config = read_config(weights / "mini")
     assert config.text.clip == f"shared:clip@{folder_hash(tiny_checkpoint / 'clip')}"

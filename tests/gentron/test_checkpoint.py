@@ -72,7 +72,8 @@ def test_weights_stored_in_fp16_load_in_the_wanted_dtype(tiny_checkpoint: Path, 
 def test_saving_replaces_a_folder_whole(copy: Path) -> None:
     config = read_config(copy)
     save_checkpoint(copy, config, make_model().state_dict(), parts={"clip": copy / "clip"})
-    assert sorted(path.name for path in copy.iterdir()) == ["clip", "config.json", "model.safetensors"]
+    names = ["README.md", "clip", "config.json", "model.safetensors"]
+    assert sorted(path.name for path in copy.iterdir()) == names
     assert no_leftovers(copy.parent)
 
 

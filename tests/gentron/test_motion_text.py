@@ -10,7 +10,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from gentron.checkpoint import bundled_mini
+from gentron.bundled import bundled_mini, bundled_part
 from gentron.cli import app
 from gentron.errors import UserError
 from gentron.shapes import Motion, Movement, ObjectDescription, caption, sample_scene, scene_rng
@@ -39,10 +39,8 @@ def taught(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Ta
     return out, train(out, initial=bundled_mini(), recipe=RECIPE)
 
 
-def encoded(folder: Path, prompts: list[str]) -> dict[str, torch.Tensor]:
-    text = TextEncoders.from_pretrained(
-        folder / "clip", folder / "t5", clip_max_length=40, t5_max_length=40
-    ).encode(prompts)
+def encoded(clip: Path, t5: Path, prompts: list[str]) -> dict[str, torch.Tensor]:
+    text = TextEncoders.from_pretrained(clip, t5, clip_max_length=40, t5_max_length=40).encode(prompts)
     return {name: tensor for name, tensor in text._present()}
 
 
@@ -50,7 +48,8 @@ def encoded(folder: Path, prompts: list[str]) -> dict[str, torch.Tensor]:
 
 
 def test_captions_of_pictures_keep_their_encoding_to_the_bit(taught: tuple[Path, dict[str, Taught]]) -> None:
-    before, after = (encoded(folder, OLD_CAPTIONS) for folder in (bundled_mini(), taught[0]))
+    before = encoded(bundled_part("clip"), bundled_part("t5"), OLD_CAPTIONS)
+    after = encoded(taught[0] / "clip", taught[0] / "t5", OLD_CAPTIONS)
     assert before.keys() == after.keys() and len(before) == 5
     assert all(torch.equal(before[name], after[name]) for name in before)
 
@@ -60,7 +59,7 @@ def test_only_the_rows_of_the_new_words_move(taught: tuple[Path, dict[str, Taugh
     for name, module in taught[1].items():
         for key, tensor in old[name].state_dict().items():
             new = module.encoder.state_dict()[key]
-            if new.shape != tensor.shape:  # the embeddings, under each of their names
+            if len(new) == len(module.trainable):  # the embeddings, under each of their names
                 kept = ~module.trainable[: len(tensor)]
                 assert torch.equal(new[: len(tensor)][kept], tensor[kept])
             else:
@@ -70,6 +69,16 @@ def test_only_the_rows_of_the_new_words_move(taught: tuple[Path, dict[str, Taugh
             module.encoder.get_input_embeddings().weight != start.encoder.get_input_embeddings().weight
         ).any(1)
         assert moved.any() and not (moved & ~module.trainable).any()
+
+
+def test_encoders_that_know_the_words_are_taught_anew_and_alike(
+    taught: tuple[Path, dict[str, Taught]], tmp_path: Path
+) -> None:
+    """What was taught before does not matter: the bundled encoders have the words."""
+    train(tmp_path / "again", initial=taught[0], recipe=RECIPE)
+    for name in ("t5", "clip"):
+        files = [folder / name / "model.safetensors" for folder in (taught[0], tmp_path / "again")]
+        assert files[0].read_bytes() == files[1].read_bytes()
 
 
 def test_no_caption_of_a_picture_holds_a_word_that_is_trained() -> None:
@@ -167,11 +176,11 @@ def test_a_killed_run_goes_on_bit_for_bit(
             assert path.read_bytes() == (tmp_path / "run" / name / path.name).read_bytes(), path
 
 
-def test_encoders_of_another_vocabulary_and_other_folders_are_refused(
-    taught: tuple[Path, dict[str, Taught]], tmp_path: Path
-) -> None:
-    with pytest.raises(UserError, match="must know the 77 words of the shapes world, its embedding has 93"):
-        train(tmp_path / "again", initial=taught[0], recipe=RECIPE)
+def test_encoders_of_another_vocabulary_and_other_folders_are_refused(tmp_path: Path) -> None:
+    _, other = next(load_encoders(bundled_mini()))
+    other.set_input_embeddings(torch.nn.Embedding(50, 128))
+    with pytest.raises(UserError, match="must know the 77 words of the shapes world, its embedding has 50"):
+        Taught(other, begin=False, recipe=RECIPE)
     assert len(words()) == 77 and len(motion_words()) == 93
     with pytest.raises(UserError, match="does not exist"):
         train(tmp_path / "none", initial=tmp_path / "nothing", recipe=RECIPE)

@@ -225,6 +225,7 @@ def test_what_does_not_fit_is_said() -> None:
     made = make_plan(PRESETS["g2"](), SampleShape(latent_side=64), machine, stage=Stage(784, 10))
     assert made.advice is None
     assert [(option.micro_batch, option.days) for option in made.options] == [(0, None)] * 3
+    assert all(sum(option.memory.values()) > made.budget for option in made.options)
 
 
 def test_planning_needs_no_torch() -> None:

@@ -17,6 +17,7 @@ from bench.report.tables import (
     sources,
 )
 from bench.results.aggregate import MetricValue
+from bench.results.record import limit_words
 
 SHOWN_MISSING = 12
 SHOWN_VIEWS = ("seen", "held-out", "unseen", "chance", "shuffled")  # first where a result has them
@@ -198,7 +199,7 @@ def provenance(entry: Entry) -> str:
     result, where = entry.result, entry.result.provenance
     system = result.system
     state = "" if where.dirty is None else (", with uncommitted changes" if where.dirty else ", clean")
-    limit = "all prompts" if result.limit is None else f"the first {result.limit} prompts of each category"
+    limit = limit_words(result) or "all prompts"
     weights = system.weights_sha256
     rows = [
         ("file", str(entry.found.path)),

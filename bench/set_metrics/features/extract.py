@@ -70,7 +70,7 @@ class FilePicture:
         return found
 
     def read(self) -> np.ndarray:
-        return read_image(self.path)[0]
+        return read_image(self.path, as_stored=True)[0]
 
 
 @dataclass(frozen=True, slots=True)

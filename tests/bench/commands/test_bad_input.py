@@ -88,7 +88,7 @@ def test_bad_manifests_are_one_line(tmp_path: Path, row: object) -> None:
     folder = tmp_path / "images"
     folder.mkdir()
     (folder / "manifest.jsonl").write_text(json.dumps(row) + "\n")
-    refused(compbench(tmp_path, "--model", f"folder:{folder}"), "manifest.jsonl, line 1 must")
+    refused(compbench(tmp_path, "--model", f"folder:{folder}"), "manifest.jsonl:1")
 
 
 def test_pictures_of_every_kind_are_scored_or_named(tmp_path: Path) -> None:
@@ -99,7 +99,8 @@ def test_pictures_of_every_kind_are_scored_or_named(tmp_path: Path) -> None:
     Image.fromarray(pixels, "CMYK").save(first.with_suffix(".jpg"))
     Image.fromarray(pixels[:1, :1, :3]).save(second.with_suffix(".png"))
     model = ("--model", f"folder:{folder}")
-    refused(compbench(tmp_path, *model), f"1 of 2 images cannot be scored: {second.name} (blank)")
+    done = compbench(tmp_path, *model)  # a model that draws nothing must not score better for it
+    assert done.exit_code == 0 and "1 of 2 images are blank, of one colour" in done.stdout, done.output
     Image.fromarray(pixels).save(second.with_suffix(".png"))  # RGBA, not square
     done = compbench(tmp_path, *model)
     assert done.exit_code == 0 and "2 of 2 images scored" in done.stdout, done.output

@@ -372,7 +372,7 @@ def test_the_key_may_not_lie_in_the_bundle(tmp_path: Path) -> None:
     refused(export(tmp_path, "--key", tmp_path / "study" / "key.json"), "inside the bundle")
 
 
-def test_missing_and_blank_pictures_are_named(tmp_path: Path) -> None:
+def test_missing_pictures_are_named_and_blank_ones_shown(tmp_path: Path) -> None:
     assert export(tmp_path).exit_code == 0
     (tmp_path / NAMES[0] / "line-0002_00.png").unlink()
     Image.new("RGB", (16, 16)).save(tmp_path / NAMES[1] / "line-0003_00.png")
@@ -381,7 +381,7 @@ def test_missing_and_blank_pictures_are_named(tmp_path: Path) -> None:
     done = humaneval(
         "export", *systems, "--prompts", prompts, "--out", tmp_path / "two", "--work", tmp_path / "w"
     )
-    refused(done, "2 pictures cannot be shown: A line-0002 (missing), B line-0003 (blank)")
+    refused(done, "A line-0002 (missing)")
 
 
 def test_pictures_of_other_sizes_are_brought_to_one_and_other_shapes_refused(tmp_path: Path) -> None:

@@ -292,6 +292,7 @@ def row(prompt_id: str, value: float, *, num_tokens: int = 2) -> Row:
         num_tokens=num_tokens,
         cosine=value,
         value=value,
+        blank=False,
     )
 
 
@@ -354,11 +355,12 @@ def test_bad_lists_of_prompts_are_said_in_one_line(tmp_path: Path, name: str, da
 
 
 def test_missing_and_corrupt_pictures_are_listed_and_stop_the_run(tmp_path: Path, perfect: Path):
-    (perfect / "color-0000_00.png").unlink()
-    (perfect / "color-0001_00.png").write_bytes((perfect / "color-0001_00.png").read_bytes()[:60])
+    first, second, _ = (f"{prompt.id}_00" for prompt in PROTOCOL.select("color", limit=3))
+    (perfect / f"{first}.png").unlink()
+    (perfect / f"{second}.png").write_bytes((perfect / f"{second}.png").read_bytes()[:60])
     args = ("--images", str(perfect), "--prompts", f"{PROTOCOL.name}:color", "--limit", "3", *STAND_IN)
     done = run(tmp_path, *args)
-    refused(done, "2 of 3 images cannot be scored: color-0000_00 (missing), color-0001_00 (corrupt)")
+    refused(done, f"2 of 3 images cannot be scored: {first} (missing), {second} (corrupt)")
     assert not (tmp_path / "out").exists()
     done = run(tmp_path, *args, "--allow-missing")
     assert done.exit_code == 0, done.output

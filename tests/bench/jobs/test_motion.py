@@ -109,8 +109,10 @@ def test_a_run_goes_on_where_it_stopped_and_processes_share_it(tmp_path: Path) -
     class Killed(Exception):
         pass
 
+    last = PROTOCOL.select("still", limit=2)[-1].id  # the sixth of twelve
+
     def dying(prompt: Prompt) -> np.ndarray:
-        if prompt.id == "still-0001":
+        if prompt.id == last:
             raise Killed
         return perfect_clip(prompt)
 
@@ -120,7 +122,7 @@ def test_a_run_goes_on_where_it_stopped_and_processes_share_it(tmp_path: Path) -
     done = run(PROTOCOL, again, settings(limit=2), work=tmp_path / "work", out=tmp_path / "out", stage=quiet)
     assert done is not None and again.drawn == 12 - 5
     folder = work_folder(tmp_path / "work", PROTOCOL, again.info, seed=0)
-    frames = sorted((folder / "clips" / "still-0001_00").iterdir())
+    frames = sorted((folder / "clips" / f"{last}_00").iterdir())
     assert [f.name for f in frames] == [f"{k:04d}.png" for k in range(8)]
     frames[3].write_bytes(frames[4].read_bytes() + b"x")  # damaged: drawn again
     done = run(PROTOCOL, again, settings(limit=2), work=tmp_path / "work", out=tmp_path / "out", stage=quiet)
@@ -153,7 +155,8 @@ def test_missing_and_short_clips_are_listed(tmp_path: Path) -> None:
     write_clip(folder / f"{prompts[0].id}_00", perfect_clip(prompts[0])[:5], fps=4)
     system = parse_system(f"folder:{folder}", SystemOptions(clip=ClipShape(num_frames=8, fps=4)))
     places = {"work": tmp_path / "work", "out": tmp_path / "out", "stage": quiet}
-    with pytest.raises(UserError, match=r"still-0000_00 \(missing\), still-0002_00 \(missing\)"):
+    first, _, third = (prompt.id for prompt in prompts)
+    with pytest.raises(UserError, match=rf"{first}_00 \(missing\), {third}_00 \(missing\)"):
         run(PROTOCOL, system, settings(suite="still"), **places)
     done = run(PROTOCOL, system, settings(suite="still", allow_missing=True), **places)
     assert done is not None and done[0].counts.missing == 2 and done[0].metrics[0].score.mean == 1

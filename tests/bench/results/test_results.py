@@ -188,7 +188,7 @@ def test_scores_survive_the_disk(tmp_path: Path) -> None:
     first, second = read_scores(tmp_path)
     assert (first.score, first.seed, first.reason) == (1 / 3, 7, 'left of: "holds", or not')
     assert (second.chance, second.shuffled, second.reason) == (None, 0.0, '=HYPERLINK("x")')
-    assert (first.prompt_id, first.category, first.split) == (PROMPTS[0].id, "spatial", "seen")
+    assert (first.prompt_id, first.category, first.split) == (PROMPTS[0].id, "spatial", PROMPTS[0].split)
 
 
 @pytest.mark.parametrize(

@@ -46,13 +46,13 @@ def test_a_whole_run_of_the_protocol_has_none() -> None:
         (
             {"counts": Counts(expected=6, scored=6, missing=0, num_blank=2)},
             "blank",
-            "2 of 6 pictures are blank",
+            "2 of 6 images are blank",
         ),
-        ({"limit": 3}, "limit", "first 3 prompts of each category only"),
+        ({"limit": 3}, "limit", "the first 3 prompts of each category, only"),
         (
             {"limit": 3, "limit_choice": LimitChoice(rule="stratified", seed=1)},
             "limit",
-            "seeded 3 prompts of each category only",
+            "3 prompts of each category, chosen by seed 1, only",
         ),
         ({"suite": "color"}, "suite", "suite color only"),
         ({"skipped": [Skipped(metric="x", reason="y")]}, "skipped", "not measured: x"),

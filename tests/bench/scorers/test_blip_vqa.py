@@ -386,7 +386,7 @@ def test_missing_file_is_named_with_the_way_on(models: Path, id: str) -> None:
 
 
 def blip_vqa_file(id: str) -> str:
-    from bench.weights import WEIGHTS
+    from bench.weights.files import WEIGHTS
 
     return WEIGHTS[id].file
 

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 import torch
 
+from bench.prompts.motion import realise_clip
+from bench.prompts.protocol import load_protocol
 from bench.scorers import Context
 from bench.scorers.video import MEASURES, OfLastClip, build_clip_scorers, clip_frames, flow
 from bench.scorers.video.neighbours import MOST_DECIBELS, psnr, ssim, temporal_flickering
@@ -24,11 +26,15 @@ from bench.scorers.video.optical_flow import (
 )
 from bench.weights import Located, add, locate, make_random
 from gentron.errors import UserError
+from gentron.shapes.motion import render_clip
 from gentron.torchvision_ops import prepare_torchvision
 from tests.parity import Compare
 
 pytest.importorskip("cv2")
 prepare_torchvision()
+
+
+EVERYWHERE = [name for name in MEASURES if not name.startswith("judge_")]  # of any prompts, or of none
 
 
 @pytest.fixture(autouse=True)
@@ -137,7 +143,7 @@ def test_ssim_refuses_frames_below_its_window() -> None:
 
 
 def test_one_frame_is_refused_by_every_scorer(models: Path) -> None:
-    names = [name for name in MEASURES if name != "clip_frames"]  # a picture has a CLIP score
+    names = [name for name in EVERYWHERE if name != "clip_frames"]  # a picture has a CLIP score
     for scorer in build_clip_scorers(names, Context(models=models)).scorers.values():
         with pytest.raises(UserError, match="at least 2 frames, got 1"):
             scorer.score(still(1), "a", None)
@@ -368,19 +374,19 @@ def test_a_still_clip_is_consistent(models: Path) -> None:
 
 
 def test_missing_networks_are_skipped_with_the_way_on(tmp_path: Path) -> None:
-    built = build_clip_scorers(list(MEASURES), Context(models=tmp_path))
+    built = build_clip_scorers(list(EVERYWHERE), Context(models=tmp_path))
     assert list(built.scorers) == [
-        name for name in MEASURES if not name.endswith("raft") and not name.startswith("clip")
+        name for name in EVERYWHERE if not name.endswith("raft") and not name.startswith("clip")
     ]
     assert "gentron-bench weights fetch raft-large" in built.skipped["flow_magnitude_raft"]
     assert "ViT-B-32.pt" in built.skipped["clip_consistency"]
 
 
 def test_records_name_measure_network_and_settings(models: Path) -> None:
-    built = build_clip_scorers(list(MEASURES), Context(models=models))
+    built = build_clip_scorers(list(EVERYWHERE), Context(models=models))
     records = {name: scorer.record for name, scorer in built.scorers.items()}
-    assert [record.name for record in records.values()] == list(MEASURES)
-    assert len({record.digest for record in records.values()}) == len(MEASURES)
+    assert [record.name for record in records.values()] == list(EVERYWHERE)
+    assert len({record.digest for record in records.values()}) == len(EVERYWHERE)
     raft = records["warping_error_raft"]
     assert raft.weights == {"raft-large": locate("raft-large", models).sha256} and raft.random_weights
     assert raft.settings["updates"] == 20
@@ -398,3 +404,29 @@ def test_flow_is_found_once_a_clip() -> None:
     for digest in ("a", "a", "b", "a"):
         of_clip(still(3), digest)
     assert calls == [3, 3, 3]
+
+
+# ---- the judge of the shapes world -----------------------------------------------------------------------
+
+
+def test_the_judge_scores_true_clips_and_knows_its_prompts() -> None:
+    """What the prompt says happens, then the same clip backwards: the motion is wrong, the frames are not."""
+    prompts = load_protocol("motion-shapes_v1").select("direction", limit=2)
+    names = [name for name in MEASURES if name.startswith("judge_")]
+    built = build_clip_scorers(names, Context(prompts=tuple(prompts)))
+    for prompt in prompts:
+        scene = realise_clip(prompt.clip_claim, np.random.default_rng(0))
+        assert scene is not None
+        frames = render_clip(scene)
+        true, back = (
+            {name: scorer.score(clip, name_of, prompt.text) for name, scorer in built.scorers.items()}
+            for name_of, clip in (("forth", frames), ("back", frames[::-1]))
+        )
+        assert all(true[f"judge_{kind}"].score == 1 for kind in ("motion", "appearance", "persistence"))
+        assert back["judge_motion"].score == 0 and back["judge_appearance"].score == 1
+        assert true["judge_motion"].parts["step px"] == pytest.approx(4, abs=0.2)
+        assert 0.5 < true["judge_caption"].score <= 1
+    with pytest.raises(UserError, match="does not know the prompt 'a cat'"):
+        built.scorers["judge_motion"].score(frames, "a", "a cat")
+    with pytest.raises(UserError, match="judge prompts of motion-shapes_v1 alone"):
+        build_clip_scorers(["judge_motion"], Context())

@@ -17,19 +17,9 @@ from typer.testing import CliRunner, Result
 
 import bench.weights as weights
 from bench.commands.weights import weights_app
-from bench.weights import (
-    INDEX,
-    RANDOM_NOTE,
-    WEIGHTS,
-    MissingWeights,
-    WeightFile,
-    add,
-    fetch,
-    locate,
-    make_random,
-    models_folder,
-    weight_file,
-)
+from bench.weights import INDEX, MissingWeights, add, locate, make_random, models_folder
+from bench.weights.fetching import fetch
+from bench.weights.files import RANDOM_NOTE, WEIGHTS, WeightFile, weight_file
 from gentron.errors import UserError
 
 CONTENT = b"weights " * 1000
@@ -101,7 +91,7 @@ def test_registry_names_every_network_once_with_origin_and_licence() -> None:
     assert set(WEIGHTS) == {
         "blip-vqa", "blip-vqa-hf384", "unidet-rs200", "unidet-r50", "unidet-labels", "dpt-hybrid",
         "clip-vit-b-32", "clip-vit-l-14-336", "inception", "dinov2-vit-l-14", "bert-vocab",
-        "compbench-objects",
+        "compbench-objects", "raft-large", "i3d",
     }  # fmt: skip
     assert len({weight.file for weight in WEIGHTS.values()}) == len(WEIGHTS)
     for id, weight in WEIGHTS.items():
@@ -386,7 +376,7 @@ def test_list_names_every_file_and_what_is_known_of_it(models: Path, register: R
     for weight in WEIGHTS.values():
         assert weight.id in text and weight.file in text and weight.licence in text
     assert SHA in text and "(unpinned:recorded" in text and "random:" in text and str(models) in text
-    assert "11of13aremissing" in text
+    assert "13of15aremissing" in text
 
 
 def test_check_reads_everything_again_and_names_what_is_wrong(models: Path, register: Register) -> None:
@@ -456,7 +446,7 @@ class Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     monkeypatch.setenv("no_proxy", "*")
-    monkeypatch.setattr(weights, "TIMEOUT_S", 5)
+    monkeypatch.setattr("bench.weights.fetching.TIMEOUT_S", 5)
     server = Server()
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
