@@ -6,14 +6,12 @@ Frames are not decoded and nothing is encoded anew: the coded pictures stay as t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
-from bench.prompts import Prompt
-from bench.systems import Request, SystemInfo, SystemOptions, safe_name
-from bench.systems.folder import NamedFiles
+from bench.systems.folder import FolderSystem
 from gentron.errors import UserError
 
 SUFFIXES = (".mp4", ".webm")
@@ -262,31 +260,8 @@ def is_video_folder(folder: Path) -> bool:
     return folder.is_dir() and any(path.suffix.lower() in SUFFIXES for path in folder.iterdir())
 
 
-class VideoFolder:
-    """Videos made elsewhere: <prompt id>_00.mp4, <prompt id>.mp4 or <prompt text>.mp4; .webm too.
+class VideoFolder(FolderSystem):
+    """Videos made elsewhere: <prompt id>_00.mp4, <prompt id>.mp4 or <prompt text>.mp4; .webm too."""
 
-    See bench.systems.folder: names are matched as those of pictures.
-    """
-
-    def __init__(self, folder: Path, options: SystemOptions) -> None:
-        options.refuse(
-            "videos made elsewhere",
-            *("num_inference_steps", "guidance_scale", "sampler", "batch_size"),
-            *("random_weights", "checkpoint", "image_size"),
-        )
-        self._files = NamedFiles(folder, SUFFIXES)
-        name = safe_name(folder.resolve().name)
-        self.info = SystemInfo(
-            kind="folder",
-            name=name,
-            weights_sha256=None,
-            untrained=False,
-            settings={"folder": name, "listing_sha256": self._files.listing_sha256},
-            device="none",
-        )
-
-    def find(self, requests: Sequence[Request], prompts: Sequence[Prompt]) -> list[Path]:
-        return self._files.find(requests, prompts)
-
-    def count(self, prompts: Sequence[Prompt]) -> int:
-        return self._files.count(prompts)
+    made = "videos made elsewhere"
+    suffixes = SUFFIXES

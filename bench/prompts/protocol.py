@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import yaml
 
@@ -40,17 +40,26 @@ class Chance:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ShapesCategory:
+class JudgedCategory:
+    """Of a protocol whose pictures or clips a rule can judge, with its list beside the protocol."""
+
+    TESTED: ClassVar[tuple[str, ...]]
+
     tested: str
-    """The attribute that is redrawn for the chance level."""
+    """What is redrawn for the chance level."""
     prompts: str
     """File beside the protocol."""
     num_prompts: int
     sha256: str
 
     def __post_init__(self) -> None:
-        if self.tested not in shapes.TESTED:
-            raise ValueError(f"tested must be one of {', '.join(shapes.TESTED)}, got '{self.tested}'")
+        if self.tested not in self.TESTED:
+            raise ValueError(f"tested must be one of {', '.join(self.TESTED)}, got '{self.tested}'")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ShapesCategory(JudgedCategory):
+    TESTED = tuple(shapes.TESTED)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,17 +97,8 @@ class ShapesConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class MotionCategory:
-    tested: str
-    """What is redrawn for the chance level."""
-    prompts: str
-    """File beside the protocol."""
-    num_prompts: int
-    sha256: str
-
-    def __post_init__(self) -> None:
-        if self.tested not in motion.TESTED:
-            raise ValueError(f"tested must be one of {', '.join(motion.TESTED)}, got '{self.tested}'")
+class MotionCategory(JudgedCategory):
+    TESTED = tuple(motion.TESTED)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -8,7 +8,7 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -89,3 +89,26 @@ def _difference(missing: list[str], strange: list[str], wrong: list[str]) -> str
 
 def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0][:200]
+
+
+class Divided(Protocol):
+    """A network class whose widths can be divided, for rehearsals."""
+
+    def __call__(self, *, divisor: int) -> Any: ...
+
+
+def read_divided(path: Path, network_class: Divided, *, name: str, what: str, may_be_small: bool) -> Any:
+    """Such a network from a weights file, in eval mode; UserError unless names and shapes are all right.
+
+    name: of the published file.   may_be_small: take the divisor that a file made for rehearsals carries.
+    """
+    checkpoint = read_checkpoint(path)
+    if checkpoint.architecture is not None and not may_be_small:
+        raise UserError(f"'{path}' holds random weights for rehearsals, not the published ones of '{name}'")
+    sizes = checkpoint.architecture or {"divisor": 1}
+    if set(sizes) != {"divisor"} or not isinstance(sizes["divisor"], int) or not 1 <= sizes["divisor"] <= 16:
+        raise UserError(f"'{path}': the architecture must be a divisor from 1 to 16, got {sizes}")
+    with torch.device("meta"):
+        network = network_class(divisor=sizes["divisor"])
+    load(network, checkpoint, what=what, is_other=lambda key: False)
+    return network.eval().requires_grad_(False)

@@ -58,15 +58,18 @@ class Found:
 class FolderSystem:
     """Finds images by prompt id or text; never writes."""
 
+    made = "images made elsewhere"
+    suffixes = SUFFIXES
+
     def __init__(self, folder: Path, options: SystemOptions) -> None:
         options.refuse(
-            "images made elsewhere",
+            self.made,
             *("num_inference_steps", "guidance_scale", "sampler", "batch_size"),
             *("random_weights", "checkpoint", "image_size"),
         )
         if not folder.is_dir():
             raise UserError(f"no folder '{folder}': give one with images as folder:DIR")
-        self._files = NamedFiles(folder, SUFFIXES)
+        self._files = NamedFiles(folder, self.suffixes)
         name = safe_name(folder.resolve().name)
         self.info = SystemInfo(
             kind="folder",

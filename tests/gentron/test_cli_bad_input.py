@@ -118,7 +118,7 @@ def test_prompt_files_of_other_editors_are_read(tiny_checkpoint: Path, tmp_path:
     [
         (b"", "holds no prompt"),
         (b"\xef\xbb\xbf\r\n \r\n", "holds no prompt"),
-        (b"a red circle\ncaf\xe9\n", "prompts.txt:2: not UTF-8 text (byte 0xe9 at 16)"),
+        (b"a red circle\ncaf\xe9\n", "prompts.txt:2: not UTF-8 text (byte 0xe9 at 16); save it as UTF-8"),
         (b"x" * 10_000, "prompt 0 has 10000 characters"),
     ],
 )

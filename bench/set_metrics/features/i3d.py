@@ -27,7 +27,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.scorers.checkpoints import load, read_checkpoint
+from bench.scorers.checkpoints import read_divided
 from bench.set_metrics.features import ExtractorRecord
 from bench.set_metrics.features.resize import centre_square, tf1_bilinear
 from bench.weights import Located, locate
@@ -216,16 +216,7 @@ def read_network(path: Path, *, may_be_small: bool) -> I3D:
 
     may_be_small: take the architecture that a file made for rehearsals carries.
     """
-    checkpoint = read_checkpoint(path)
-    if checkpoint.architecture is not None and not may_be_small:
-        raise UserError(f"'{path}' holds random weights for rehearsals, not the published ones of '{NAME}'")
-    sizes = checkpoint.architecture or {"divisor": 1}
-    if set(sizes) != {"divisor"} or not isinstance(sizes["divisor"], int) or not 1 <= sizes["divisor"] <= 16:
-        raise UserError(f"'{path}': the architecture must be a divisor from 1 to 16, got {sizes}")
-    with torch.device("meta"):
-        network = I3D(divisor=sizes["divisor"])
-    load(network, checkpoint, what="the I3D of FVD", is_other=lambda key: False)
-    return network.eval().requires_grad_(False)
+    return read_divided(path, I3D, name=NAME, what="the I3D of FVD", may_be_small=may_be_small)
 
 
 def check_keys(path: Path) -> None:

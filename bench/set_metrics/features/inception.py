@@ -18,12 +18,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.scorers.checkpoints import load, read_checkpoint
+from bench.scorers.checkpoints import read_divided
 from bench.set_metrics.features import ExtractorRecord
 from bench.set_metrics.features import resize as resizes
 from bench.weights import Located, locate
 from gentron.atomic import atomic_file
-from gentron.errors import UserError
 
 NAME = "inception"
 VERSION = 1
@@ -267,16 +266,7 @@ def read_network(path: Path, *, may_be_small: bool) -> Inception:
 
     may_be_small: take the architecture that a file made for rehearsals carries.
     """
-    checkpoint = read_checkpoint(path)
-    if checkpoint.architecture is not None and not may_be_small:
-        raise UserError(f"'{path}' holds random weights for rehearsals, not the published ones of '{NAME}'")
-    sizes = checkpoint.architecture or {"divisor": 1}
-    if set(sizes) != {"divisor"} or not isinstance(sizes["divisor"], int) or not 1 <= sizes["divisor"] <= 16:
-        raise UserError(f"'{path}': the architecture must be a divisor from 1 to 16, got {sizes}")
-    with torch.device("meta"):
-        network = Inception(divisor=sizes["divisor"])
-    load(network, checkpoint, what="the Inception of FID", is_other=lambda key: False)
-    return network.eval().requires_grad_(False)
+    return read_divided(path, Inception, name=NAME, what="the Inception of FID", may_be_small=may_be_small)
 
 
 def check_keys(path: Path) -> None:

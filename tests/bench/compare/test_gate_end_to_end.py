@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from importlib.resources import files
 from pathlib import Path
@@ -14,8 +15,9 @@ from bench.cli import app
 from bench.prompts.protocol import load_protocol, protocols_folder
 from bench.results.baselines import read_baselines
 from bench.systems.images import encode_png
+from gentron.bundled import bundled_part
 from gentron.shapes.scene import TEXTURES
-from gentron.shapes.vocabulary import words
+from gentron.shapes.vocabulary import motion_words
 
 pytestmark = pytest.mark.slow
 
@@ -41,8 +43,8 @@ def forget(weights: Path, vocabulary: tuple[str, ...]) -> None:
     from safetensors.torch import load_file, save_file
 
     tensors = load_file(weights)
-    rows = [words().index(word) for word in vocabulary]
-    tables = [name for name, tensor in tensors.items() if tensor.shape[:1] == (len(words()),)]
+    rows = [motion_words().index(word) for word in vocabulary]
+    tables = [name for name, tensor in tensors.items() if tensor.shape[:1] == (len(motion_words()),)]
     assert tables, f"no embedding table in {weights}"
     for name in tables:
         tensors[name][rows] = tensors[name][rows].mean(dim=0)
@@ -80,6 +82,11 @@ def test_damaged_weights_are_red_and_the_right_category_is_named(place: Path) ->
     """A copy of the model whose text encoders take every texture for the same word."""
     damaged = place / "mini"
     shutil.copytree(MINI, damaged)
+    config = json.loads((damaged / "config.json").read_text("utf-8"))
+    for encoder in ("clip", "t5"):
+        shutil.copytree(bundled_part(encoder), damaged / encoder)
+        config["text"][encoder] = encoder  # its own in place of the shared one
+    (damaged / "config.json").write_text(json.dumps(config), "utf-8")
     for encoder in ("clip", "t5"):
         forget(damaged / encoder / "model.safetensors", TEXTURES)
     assert measure(damaged, place / "damaged").exit_code == 0
@@ -122,16 +129,26 @@ def test_another_protocol_is_not_comparable(place: Path, monkeypatch: pytest.Mon
 
 
 def test_a_run_that_made_nothing_is_not_green(place: Path) -> None:
-    """A broken model draws blank pictures: the run fails and leaves no result, and so does the gate."""
+    """A broken system leaves files that are no pictures: no result, and the gate has nothing to judge. Blank
+    pictures are pictures: the gate is red."""
     pictures = place / "blank"
     pictures.mkdir()
     for prompt in load_protocol("compbench-shapes_v1").select("attribute-binding", limit=LIMIT):
         (pictures / f"{prompt.id}_00.png").write_bytes(encode_png(np.zeros((64, 64, 3), np.uint8)))
-    done = bench(
-        *("compbench", "--model", f"folder:{pictures}", "--protocol", "compbench-shapes_v1"),
-        *("--suite", "attribute-binding", "--limit", LIMIT),
-        *("--out", place / "nothing", "--work", place / "nothing-work"),
-    )
+
+    def measured(out: str) -> Result:
+        return bench(
+            *("compbench", "--model", f"folder:{pictures}", "--protocol", "compbench-shapes_v1"),
+            *("--suite", "attribute-binding", "--limit", LIMIT),
+            *("--out", place / out, "--work", place / f"{out}-work"),
+        )
+
+    assert measured("black").exit_code == 0
+    done = gate(place, place / "black")
+    assert done.exit_code == 1 and "regression" in done.stdout, done.output
+    for picture in pictures.iterdir():
+        picture.write_bytes(b"no picture")
+    done = measured("nothing")
     assert done.exit_code == 2 and "cannot be scored" in done.stderr
     done = gate(place, place / "nothing")
     assert done.exit_code == 5, done.output
