@@ -26,6 +26,14 @@ AutoencoderFolder = Annotated[Path | None, typer.Option("--autoencoder", help="F
 Text = Annotated[Path | None, typer.Option(help="Folder with clip/ and t5/; else the recipe's.")]
 Cache = Annotated[Path, typer.Option(help="Where encoded latents are kept.")]
 CACHE = Path("~/.cache/gentron/latents")
+MediaColumn = Annotated[str | None, typer.Option(help="Column or key of the files; else the usual names.")]
+CaptionColumn = Annotated[str | None, typer.Option(help="Column or key of the captions.")]
+MaxDropped = Annotated[
+    float, typer.Option(min=0, max=1, help="Share of the files that may lack a usable caption.")
+]
+Mirror = Annotated[
+    bool, typer.Option("--mirror", help="Mirror half of the samples, but none whose caption names a side.")
+]
 
 
 @app.command()
@@ -50,11 +58,16 @@ def t2i(
         Path | None, typer.Option(help="Model folder whose weights to start from, or dit:FILE.")
     ] = None,
     cache: Cache = CACHE,
+    media_column: MediaColumn = None,
+    caption_column: CaptionColumn = None,
+    max_dropped: MaxDropped = 0.1,
+    mirror: Mirror = False,
 ) -> None:
     """Train a text-to-image model; ends with a model folder at OUT/model."""
     from rich.console import Console
 
     from gentron.allocator import keep_freed_memory
+    from gentron.data.listing import Columns
     from gentron.device import usable_device
     from gentron.train import parts
     from gentron.train import t2i as training
@@ -74,6 +87,11 @@ def t2i(
         initial=initial,
         cache_dir=cache.expanduser(),
         console=console,
+        files=parts.FileOptions(
+            columns=Columns(media=media_column, caption=caption_column),
+            max_dropped=max_dropped,
+            mirror=mirror,
+        ),
     )
     console.print(f"model: {folder}", highlight=False)
 
@@ -112,13 +130,19 @@ def t2v(
         bool, typer.Option("--temporal-only", help="Train the temporal attention alone.")
     ] = False,
     cache: Cache = CACHE,
+    media_column: MediaColumn = None,
+    caption_column: CaptionColumn = None,
+    max_dropped: MaxDropped = 0.1,
+    mirror: Mirror = False,
 ) -> None:
     """Train a text-to-video model from a text-to-image one; ends with a model folder at OUT/model."""
     from rich.console import Console
 
     from gentron.allocator import keep_freed_memory
+    from gentron.data.listing import Columns
     from gentron.device import usable_device
     from gentron.train import t2v as training
+    from gentron.train.parts import FileOptions
 
     keep_freed_memory()
     chosen = training.resolve_recipe(
@@ -142,6 +166,11 @@ def t2v(
         initial=initial or training.default_initial(recipe),
         cache_dir=cache.expanduser(),
         console=console,
+        files=FileOptions(
+            columns=Columns(media=media_column, caption=caption_column),
+            max_dropped=max_dropped,
+            mirror=mirror,
+        ),
     )
     console.print(f"model: {folder}", highlight=False)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -25,6 +25,7 @@ from gentron.checkpoint import (
 from gentron.config import to_dict
 from gentron.data import DataSource
 from gentron.data.folder import FolderSource
+from gentron.data.listing import MAX_DROPPED, Columns
 from gentron.data.shapes import Encode, ShapesSource
 from gentron.diffusion import NoiseSchedule
 from gentron.errors import UserError
@@ -172,8 +173,28 @@ def check_shapes_size(recipe: TrainRecipe) -> None:
         )
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FileOptions:
+    """How samples are read from files; the built-in world has no use for it."""
+
+    columns: Columns = field(default_factory=Columns)
+    max_dropped: float = MAX_DROPPED
+    mirror: bool = False
+
+    def of_source(self) -> dict[str, Any]:
+        """As FolderSource and FolderClips call them."""
+        return {"columns": self.columns, "max_dropped": self.max_dropped, "mirror": self.mirror}
+
+
 def picture_source(
-    data: str, recipe: TrainRecipe, autoencoder: Autoencoder, *, seed: int, cache_dir: Path, console: Console
+    data: str,
+    recipe: TrainRecipe,
+    autoencoder: Autoencoder,
+    *,
+    seed: int,
+    cache_dir: Path,
+    console: Console,
+    files: FileOptions = FileOptions(),  # noqa: B008  # frozen
 ) -> DataSource:
     """ "shapes", or what data.samples.list_samples reads: folders, shards, tables, hf:NAME."""
     if data != "shapes":
@@ -184,6 +205,7 @@ def picture_source(
             seed=seed,
             validation_size=recipe.validation_size,
             report=reporter(console),
+            **files.of_source(),
         )
     check_shapes_size(recipe)
     with encoding_bar(console, recipe.pool_size) as on_progress:

@@ -23,7 +23,7 @@ from gentron.model_card import provenance
 from gentron.text import PromptEmbeds, TextEncoders
 from gentron.train.loop import train
 from gentron.train.loss import draw, loss_weights, noisy_and_target, squared_error
-from gentron.train.parts import export, load_frozen_parts, picture_source, schedule_of
+from gentron.train.parts import FileOptions, export, load_frozen_parts, picture_source, schedule_of
 from gentron.train.prefetch import trim_padding
 from gentron.train.recipe import TrainRecipe
 from gentron.train.run_folder import check_run_folder
@@ -138,13 +138,16 @@ def run(
     initial: Path | None = None,
     cache_dir: Path,
     console: Console,
+    files: FileOptions = FileOptions(),  # noqa: B008  # frozen
 ) -> Path:
     """Train and write `out/model`, a checkpoint folder with the averaged weights in fp16."""
     build_model = GenTron if initial is None else starting_from(initial)
     origin = provenance(initial)
     check_run_folder(out, resume=resume)  # before anything that takes time
     autoencoder, text_encoders = load_frozen_parts(recipe, device)
-    source = picture_source(data, recipe, autoencoder, seed=seed, cache_dir=cache_dir, console=console)
+    source = picture_source(
+        data, recipe, autoencoder, seed=seed, cache_dir=cache_dir, console=console, files=files
+    )
     task = text_to_image(
         recipe,
         source=source,

@@ -23,6 +23,7 @@ from gentron.bundled import bundled_mini
 from gentron.checkpoint import load_model, load_t2i, read_config
 from gentron.data import Batch, DataSource, Stream, keyed_rng
 from gentron.data.folder import FolderClips
+from gentron.data.listing import Columns
 from gentron.data.shapes_clips import ShapesClips
 from gentron.dit import starting_from_dit
 from gentron.errors import UserError
@@ -33,6 +34,7 @@ from gentron.train import parts
 from gentron.train.loop import train
 from gentron.train.loss import Draw, draw, draw_clips, frame_errors, loss_weights, noisy_and_target
 from gentron.train.parts import (
+    FileOptions,
     check_shapes_size,
     encoder_of,
     encoding_bar,
@@ -356,7 +358,14 @@ class ClipsAndSwaps(NamedTuple):
 
 
 def clip_source(
-    data: str, recipe: TrainRecipe, autoencoder: Autoencoder, *, seed: int, cache_dir: Path, console: Console
+    data: str,
+    recipe: TrainRecipe,
+    autoencoder: Autoencoder,
+    *,
+    seed: int,
+    cache_dir: Path,
+    console: Console,
+    files: FileOptions = FileOptions(),  # noqa: B008  # frozen
 ) -> ClipsAndSwaps:
     """ "shapes", or what data.samples.list_samples reads: folders, shards, tables, hf:NAME.
 
@@ -376,6 +385,7 @@ def clip_source(
         seed=seed,
         validation_size=recipe.validation_size,
         report=reporter(console),
+        **files.of_source(),
     )
     return ClipsAndSwaps(clips, clips.swapped_captions())
 
@@ -393,6 +403,7 @@ def run(
     initial: Path | None,
     cache_dir: Path,
     console: Console,
+    files: FileOptions = FileOptions(),  # noqa: B008  # frozen
 ) -> Path:
     """Train and write `out/model`, a checkpoint folder with the averaged weights in fp16.
 
@@ -405,8 +416,11 @@ def run(
     check_run_folder(out, resume=resume)  # before anything that takes time
     autoencoder, text_encoders = load_frozen_parts(recipe, device)
     where = {"seed": seed, "cache_dir": cache_dir, "console": console}
-    clips, swapped_captions = clip_source(data, recipe, autoencoder, **where)
-    pictures = None if joint is None else picture_source(joint, recipe, autoencoder, **where)
+    clips, swapped_captions = clip_source(data, recipe, autoencoder, **where, files=files)
+    of_pictures = replace(files, columns=Columns(caption=files.columns.caption))  # their files: as usual
+    pictures = (
+        None if joint is None else picture_source(joint, recipe, autoencoder, **where, files=of_pictures)
+    )
     for line in clips.held_back().unreadable:
         reporter(console)(f"skipped: {line}")
     task = text_to_video(

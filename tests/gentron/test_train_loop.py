@@ -273,6 +273,35 @@ def test_bad_options_are_one_line(
     assert message in result.output and result.output.count("\n") == 1
 
 
+def test_options_of_the_command_reach_the_files(
+    tiny_checkpoint: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(recipes.RECIPES, "tiny", lambda: replace(tiny_recipe(), total_images=8))
+    folder = tmp_path / "data"
+    folder.mkdir()
+    rows = [{"photo": f"{k}.png", "alt": "a red circle"} for k in range(6)]
+    (folder / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for number in range(5):  # the sixth is missing
+        Image.new("RGB", (64, 64), (40 * number, 0, 0)).save(folder / f"{number}.png")
+    command = ["t2i", "--recipe", "tiny", "--data", folder, "--device", "cpu", "--cache", cache]
+    command += ["--autoencoder", tiny_checkpoint, "--text", tiny_checkpoint]
+    columns = ["--media-column", "photo", "--caption-column", "alt"]
+    for number, (options, message) in enumerate(
+        [
+            ([], "expected {"),
+            (columns, "1 of 6 pictures have no usable"),
+            ([*columns, "--max-dropped", 0.2], ""),
+        ]
+    ):
+        out = tmp_path / str(number)
+        result = CliRunner().invoke(app, [*map(str, [*command, "--out", out, "--mirror", *options])])
+        assert result.exit_code == (2 if message else 0), result.output
+        assert message in result.output
+    assert "5 pictures, 5 captions; dropped 1: 1 file missing (5.png)" in " ".join(result.output.split())
+    config = json.loads((tmp_path / "2" / "model" / "config.json").read_text("utf-8"))
+    assert config["training"]["data"].endswith("(4 pictures, 1 held back, half of them mirrored)")
+
+
 def test_out_folder_that_holds_something_else_is_refused(tiny_checkpoint: Path, tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("precious")
     command = ["t2i", "--out", str(tmp_path), "--resume", "auto", "--device", "cpu"]
