@@ -95,11 +95,13 @@ class Outcome(NamedTuple):
 def scene_detector(threshold: float) -> Any:
     """PySceneDetect's ContentDetector; it comes with the extra `video`."""
     try:
+        import cv2
         from scenedetect import ContentDetector
     except ImportError:
         raise UserError(
             "cutting at scene changes needs PySceneDetect: pip install 'gentron[video]', or use --no-cut"
         ) from None
+    cv2.setNumThreads(1)  # sources are read side by side; its own threads only wait for each other
     return ContentDetector(threshold=threshold)
 
 

@@ -86,12 +86,15 @@ def add_hub(listing: Listing, name: str, columns: Columns, *, cache_dir: Path | 
 
 @contextmanager
 def _quiet(datasets: Any) -> Iterator[None]:
-    """Without the progress bars of `datasets`, whose state is global."""
+    """Without progress bars and log lines of `datasets`, whose state is global: we tell of errors."""
     were_on = not datasets.are_progress_bars_disabled()
+    verbosity = datasets.logging.get_verbosity()
     datasets.disable_progress_bars()
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)
     try:
         yield
     finally:
+        datasets.logging.set_verbosity(verbosity)
         if were_on:
             datasets.enable_progress_bars()
 

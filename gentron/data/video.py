@@ -391,10 +391,10 @@ def _check_window(num_frames: int, fps: float, start: float) -> None:
 def _times(
     timeline: Timeline, num_frames: int, fps: float, start: float, rng: np.random.Generator | None
 ) -> list[float]:
-    latest = timeline.window(num_frames, fps)
+    latest = timeline.window(num_frames, fps) - TIME_TOLERANCE
     if rng is not None:
         start = float(rng.random()) * max(latest, 0.0)
-    if not timeline.times or latest - start < TIME_TOLERANCE:
+    if not timeline.times or start > latest:
         raise MediaError(
             f"shorter than asked: {num_frames} frames at {fps:g} fps from {start:g} s on, "
             f"got {timeline.end:.3g} s with {len(timeline.times)} frames"

@@ -81,6 +81,18 @@ def test_a_seeded_window_repeats_and_covers_the_clip(tmp_path: Path) -> None:
     assert min(firsts) <= 1 and max(firsts) >= 13 and max(firsts) <= 15  # 3 s hold 1.25 s of starts
 
 
+def test_the_latest_window_is_one(tmp_path: Path) -> None:
+    """A draw just below 1 once fell within the tolerance of the end, 1 decode of 1,600."""
+
+    class Latest(np.random.Generator):
+        def random(self, *arguments: object, **options: object) -> float:  # type: ignore[override]
+            return 1 - 2**-53
+
+    for suffix in (".mp4", ".webm", ".gif"):
+        path = write_clip_of(tmp_path / f"clip{suffix}", counters(24), fps=8)
+        assert numbers(read_frames(path, rng=Latest(np.random.PCG64())))[-1] == 23
+
+
 def test_short_side_and_centre_crop(tmp_path: Path) -> None:
     pixels = np.zeros((48, 96, 3), np.uint8)
     pixels[:, 24:72] = 255
