@@ -11,6 +11,8 @@ from bench.commands.fid import fid
 from bench.commands.gate import gate
 from bench.commands.humaneval import app as humaneval_app
 from bench.commands.judge import judge
+from bench.commands.mfg_sweep import mfg_sweep
+from bench.commands.motion import motion
 from bench.commands.prompts import prompts_app
 from bench.commands.report import report
 from bench.commands.video import video
@@ -23,7 +25,9 @@ app = make_app("gentron-bench: measures GenTron and any other text-to-image syst
 app.command()(compbench)
 app.command()(fid)
 app.command()(clipscore)
+app.command()(motion)
 app.command()(video)
+app.command(name="mfg-sweep")(mfg_sweep)
 app.add_typer(humaneval_app, name="humaneval")
 app.command()(compare)
 app.command()(gate)

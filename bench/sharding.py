@@ -44,15 +44,6 @@ class Shard:
         """scores.jsonl -> scores-rank1.jsonl where several processes write; they never share a file."""
         return name if self.world_size == 1 else name.replace(".jsonl", f"-rank{self.rank}.jsonl")
 
-    def device(self, wanted: str) -> str:
-        """`auto` is this process's own GPU where there are GPUs; anything else stays."""
-        if wanted != "auto" or "LOCAL_RANK" not in os.environ:
-            return wanted
-        import torch
-
-        count = torch.cuda.device_count()
-        return f"cuda:{int(os.environ['LOCAL_RANK']) % count}" if count else "cpu"
-
     def barrier(self) -> None:
         """Wait until every process is here."""
         if self.world_size == 1:

@@ -1,4 +1,5 @@
-"""A checkpoint is a folder: config.json, model.safetensors, autoencoder and text encoders (or their ids).
+"""A checkpoint is a folder: config.json, model.safetensors, autoencoder and text encoders (or their ids), and
+a model card.
 
 It is written whole or not at all (gentron/atomic.py).
 """
@@ -26,6 +27,7 @@ from gentron.config import from_dict, to_dict
 from gentron.diffusion import NoiseSchedule, PredictionType, check_prediction_type
 from gentron.errors import UserError
 from gentron.model import GenTron, GenTronConfig
+from gentron.model_card import write_card
 from gentron.presets import PRESETS
 
 FORMAT_VERSION = 2
@@ -144,6 +146,7 @@ def save_checkpoint(
             raise OSError(f"cannot write {folder / WEIGHTS_FILE}: {error}") from error
         text = json.dumps(to_dict(config), indent=2) + "\n"
         (temporary / CONFIG_FILE).write_text(text, encoding="utf-8")
+        write_card(temporary, config)
     return folder
 
 

@@ -2,36 +2,28 @@
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from gentron.atomic import atomic_file, check_writable
 from gentron.console import make_app, run_app
 from gentron.errors import UserError
+from gentron.export_cli import export, push
+from gentron.plan_cli import plan
 from gentron.train.cli import app as train_app
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
-    from rich.table import Table
-
-    from gentron.model import GenTronConfig
-    from gentron.pipeline import GenTronPipeline
-
-MANIFEST = "manifest.json"
-
-app = make_app("GenTron: text-to-image diffusion transformers, their training and sampling.")
+app = make_app("GenTron: text-to-image and text-to-video transformers, their training and sampling.")
 data_app = typer.Typer(no_args_is_help=True, help="Write data sets.")
 app.add_typer(train_app, name="train")
 app.add_typer(data_app, name="data")
-
-GRID_LINE = 2  # pixels between the pictures of a grid
+app.command()(plan)
+app.command()(export)
+app.command()(push)
 
 
 class Dtype(StrEnum):
@@ -46,6 +38,11 @@ class DataFormat(StrEnum):
     WEBDATASET = "webdataset"
 
 
+class ClipFormat(StrEnum):
+    MP4 = "mp4"
+    FRAMES = "frames"
+
+
 # ---- sample ------------------------------------------------------------------------------------------------
 
 
@@ -53,41 +50,74 @@ class DataFormat(StrEnum):
 def sample(
     prompts: Annotated[list[str] | None, typer.Argument(help="What to draw.", show_default=False)] = None,
     model: Annotated[
-        str, typer.Option(help="mini, xl2, g2, s2, b2, l2, or the folder of a checkpoint.")
+        str, typer.Option(help="A preset of `gentron models`, or the folder of a checkpoint.")
     ] = "mini",
     checkpoint: Annotated[Path | None, typer.Option(help="Where the weights of a named model are.")] = None,
     random_weights: Annotated[bool, typer.Option("--random-weights", help="Run it untrained.")] = False,
     prompt_file: Annotated[Path | None, typer.Option(help="More prompts, one a line.")] = None,
     negative_prompt: Annotated[str, typer.Option(help="What guidance leads away from.")] = "",
-    seed: Annotated[int, typer.Option(help="Image i of every prompt has seed SEED + i.")] = 0,
-    num_images: Annotated[int, typer.Option(min=1, max=1_000_000, help="Images per prompt.")] = 1,
-    guidance_scale: Annotated[float | None, typer.Option(help="1 is no guidance.")] = None,
+    seed: Annotated[int, typer.Option(help="Image or clip i of every prompt has seed SEED + i.")] = 0,
+    num_images: Annotated[int, typer.Option(min=1, max=1_000_000, help="Images or clips per prompt.")] = 1,
+    guidance_scale: Annotated[
+        float | None, typer.Option(help="The paper's lambda_T; 1 is no guidance.")
+    ] = None,
     num_inference_steps: Annotated[int | None, typer.Option(help="Denoising steps.")] = None,
     sampler: Annotated[str | None, typer.Option(help="ddpm, ddim, dpmpp_2m, heun, unipc.")] = None,
     height: Annotated[int | None, typer.Option(help="Pixels.")] = None,
     width: Annotated[int | None, typer.Option(help="Pixels.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Images per pass on a GPU.")] = None,
+    num_frames: Annotated[
+        int | None, typer.Option(help="Of a clip; 1 is a picture, by a video model too.")
+    ] = None,
+    fps: Annotated[float | None, typer.Option(help="How fast a clip is shown.")] = None,
+    motion_guidance_scale: Annotated[
+        float | None, typer.Option(help="The paper's lambda_M, of clips; 1 is text guidance alone.")
+    ] = None,
+    first_frame: Annotated[
+        Path | None, typer.Option(help="A picture that every clip begins with.", show_default=False)
+    ] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images or clips per pass on a GPU.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
     dtype: Annotated[Dtype, typer.Option(help="Of the denoiser.")] = Dtype.AUTO,
-    grid: Annotated[bool, typer.Option("--grid", help="One picture of them all.")] = False,
-    metadata: Annotated[bool, typer.Option("--metadata", help="Store prompt and seed in the PNG.")] = False,
+    grid: Annotated[bool, typer.Option("--grid", help="One picture of them all; a row a clip.")] = False,
+    metadata: Annotated[
+        bool, typer.Option("--metadata", help="Store prompt and seed in the PNG of a picture.")
+    ] = False,
     out: Annotated[
-        Path | None, typer.Option(help="A .png for one picture or a grid, else a folder.", show_default=False)
+        Path | None,
+        typer.Option(
+            help="A .png for one picture or a grid; .mp4, .webm, .gif, .webp or .png (a sheet of frames) for"
+            " one clip, or a folder of its frames; a folder for more.",
+            show_default=False,
+        ),
     ] = None,
 ) -> None:
-    """Draw pictures of prompts; settings left out are the checkpoint's own."""
+    """Draw pictures or clips of prompts; settings left out are the checkpoint's own."""
     wanted = [*(prompts or []), *read_prompts(prompt_file)]
     if not wanted:
         raise UserError("no prompt: give one as an argument, or a file with --prompt-file")
     rows = [(prompt, seed + i) for prompt in wanted for i in range(num_images)]
-    target, is_folder = choose_target(out, count=len(rows), grid=grid)
 
-    from gentron.guidance import check_guidance
-    from gentron.pipeline import check_prompts, check_seeds, open_pipeline
+    from gentron.pictures import read_picture
+    from gentron.pipeline import find_config, open_pipeline
+    from gentron.request import check_prompts, check_scales, check_seeds, resolve_motion
+    from gentron.sample_output import choose_target, make_grid, write_manifest, write_picture, write_samples
 
-    check_prompts([*wanted, negative_prompt])  # before a model is loaded
+    check_prompts([*wanted, negative_prompt])  # all this before a model is loaded
     check_seeds([seed, seed + num_images - 1])
-    check_guidance(1.0 if guidance_scale is None else guidance_scale, None)
+    config = find_config(model, checkpoint=checkpoint, random_weights=random_weights)
+    first_frames = None if first_frame is None else [read_picture(first_frame)] * len(rows)
+    motion = resolve_motion(
+        config.model.temporal,
+        config.sampling,
+        num_frames=num_frames,
+        fps=fps,
+        motion_guidance_scale=motion_guidance_scale,
+        first_frames=first_frames,
+    )
+    check_scales(config.sampling.guidance_scale if guidance_scale is None else guidance_scale, motion)
+    target = choose_target(out, count=len(rows), grid=grid, clips=motion is not None)
+    if metadata and motion is not None:
+        raise UserError("--metadata is of PNG pictures: these are clips")
     logging.basicConfig(format="note: %(message)s", level=logging.WARNING)
     pipeline = open_pipeline(
         model,
@@ -97,32 +127,34 @@ def sample(
         dtype=None if dtype is Dtype.AUTO else dtype.value,
     )
     with progress("drawing", len(rows)) as update:
-        images = pipeline.stream(
+        samples = pipeline.stream(
             [prompt for prompt, _ in rows],
             seeds=[row_seed for _, row_seed in rows],
             negative_prompts=[negative_prompt] * len(rows),
             guidance_scale=guidance_scale,
+            motion_guidance_scale=motion_guidance_scale,
             num_inference_steps=num_inference_steps,
             sampler=sampler,
             height=height,
             width=width,
+            num_frames=num_frames,
+            fps=fps,
+            first_frames=first_frames,
             batch_size=batch_size,
             callback=update,
         )
-        if is_folder:
-            (target / MANIFEST).unlink(missing_ok=True)  # of earlier pictures; the new one comes last
         if grid:
             columns = num_images if num_images > 1 else None
-            write_pictures([make_grid(list(images), columns=columns)], [target], [{}])
+            write_picture(make_grid(list(samples), columns=columns), target.path)
         else:
             texts = [{"prompt": prompt, "seed": str(row_seed)} for prompt, row_seed in rows]
-            paths = [target / f"{k:06d}.png" for k in range(len(rows))] if is_folder else [target]
-            write_pictures(images, paths, texts if metadata else [{}] * len(rows))
-    if is_folder:
-        write_manifest(target, pipeline, model, rows)
+            paths = write_samples(samples, target, texts if metadata else None)
+            if target.is_folder:
+                write_manifest(target, paths, rows, model=model, untrained=pipeline.is_untrained)
     weights = " by an untrained model" if pipeline.is_untrained else ""
-    number = "1 picture" if len(rows) == 1 else f"{len(rows)} pictures"
-    typer.echo(f"{target}: {number}{weights}")
+    noun = "picture" if motion is None else "clip"
+    number = f"1 {noun}" if len(rows) == 1 else f"{len(rows)} {noun}s"
+    typer.echo(f"{target.path}: {number}{weights}")
 
 
 def read_prompts(path: Path | None) -> list[str]:
@@ -141,67 +173,6 @@ def read_prompts(path: Path | None) -> list[str]:
     if not prompts:
         raise UserError(f"the prompt file '{path}' holds no prompt; expected one a line")
     return prompts
-
-
-def choose_target(out: Path | None, *, count: int, grid: bool) -> tuple[Path, bool]:
-    """Where the pictures go, and whether that is a folder: one picture or a grid may be a .png file."""
-    single = grid or count == 1
-    if out is None:
-        out = Path("out.png" if single else "samples")
-    is_folder = out.is_dir() or not out.suffix
-    if grid and is_folder:
-        raise UserError(f"--out must be a .png file for a grid, got '{out}'")
-    if not is_folder and out.suffix.lower() != ".png":
-        raise UserError(f"--out must be a .png file or a folder, got '{out}'")
-    if out.exists() and not out.is_dir() and (is_folder or not out.is_file()):
-        raise UserError(f"--out '{out}' is a file already; choose another name")
-    if not is_folder and not single:
-        raise UserError(f"--out '{out}' is one file for {count} pictures: give a folder, or --grid")
-    try:
-        check_writable(out)
-    except OSError as error:
-        raise UserError(f"--out '{out}' cannot be written: {error.strerror} in '{error.filename}'") from None
-    return out, is_folder
-
-
-def make_grid(images: Sequence[Image], *, columns: int | None = None) -> Image:
-    """Pictures of one size in reading order, lines between them; about as many rows as columns by default."""
-    from PIL import Image as Pictures
-
-    columns = columns or round(len(images) ** 0.5 + 0.49)
-    width, height = (side + GRID_LINE for side in images[0].size)
-    size = (columns * width - GRID_LINE, -(-len(images) // columns) * height - GRID_LINE)
-    grid = Pictures.new("RGB", size, (128, 128, 128))
-    for k, image in enumerate(images):
-        grid.paste(image, (k % columns * width, k // columns * height))
-    return grid
-
-
-def write_pictures(images: Iterable[Image], paths: Sequence[Path], texts: Sequence[dict[str, str]]) -> None:
-    """Each picture to its path as PNG, whole or not at all; `texts` become PNG text chunks."""
-    from PIL.PngImagePlugin import PngInfo
-
-    for image, path, text in zip(images, paths, texts, strict=True):
-        info = PngInfo()
-        for key, value in text.items():
-            info.add_itxt(key, value)
-        with atomic_file(path) as temporary:
-            image.save(temporary, format="PNG", pnginfo=info if text else None)
-
-
-def write_manifest(
-    folder: Path, pipeline: GenTronPipeline, model: str, rows: Sequence[tuple[str, int]]
-) -> None:
-    """folder/manifest.json: which file shows which prompt with which seed; a folder with one is complete."""
-    manifest = {
-        "model": model,
-        "weights": "untrained" if pipeline.is_untrained else "trained",
-        "images": [
-            {"file": f"{k:06d}.png", "prompt": prompt, "seed": seed} for k, (prompt, seed) in enumerate(rows)
-        ],
-    }
-    with atomic_file(folder / MANIFEST) as temporary:
-        temporary.write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 @contextmanager
@@ -228,47 +199,14 @@ def progress(title: str, total: int) -> Iterator[Any]:
 
 @app.command()
 def models() -> None:
-    """Print the parameters of every preset per component, beside the paper's counts."""
+    """Print every preset's configuration beside the paper's, and its parameters per component."""
     from rich.console import Console
 
-    from gentron.presets import PRESETS
+    from gentron.model_table import components_tables, configurations_table
 
-    configs = {name: preset() for name, preset in PRESETS.items()}
     console = Console()
-    for is_video in (False, True):
-        chosen = {name: config for name, config in configs.items() if bool(config.temporal) == is_video}
-        console.print(_parameter_table(chosen))
-
-
-def _parameter_table(configs: dict[str, GenTronConfig]) -> Table:
-    """A column a model, a row a component, those without parameters left out."""
-    from rich import box
-    from rich.table import Table
-
-    from gentron.model import parameter_report
-    from gentron.presets import paper_parameters
-
-    reports = [parameter_report(c, paper_parameters=paper_parameters(c)) for c in configs.values()]
-    table = Table("parameters", box=box.SIMPLE_HEAD, padding=(0, 1))
-    for name in configs:
-        table.add_column(name, justify="right")
-    *components, totals = zip(*reports, strict=True)
-    used = [rows for rows in components if any(row.parameters for row in rows)]
-    for rows in (*used, totals):
-        cells = [_millions(row.parameters) for row in rows]
-        table.add_row(rows[0].component, *cells, end_section=rows is used[-1])
-    if any(total.paper_parameters for total in totals):
-        table.add_row("paper", *(_millions(total.paper_parameters) for total in totals))
-        table.add_row("difference", *(_percent(total.difference_percent) for total in totals))
-    return table
-
-
-def _millions(count: float | None) -> str:
-    return "" if count is None else f"{count / 1e6:.1f}M" if count >= 1e6 else f"{count / 1e6:.2f}M"
-
-
-def _percent(value: float | None) -> str:
-    return "" if value is None else f"{value:+.2f} %"
+    for table in (configurations_table(), *components_tables()):
+        console.print(table)
 
 
 # ---- data --------------------------------------------------------------------------------------------------
@@ -294,9 +232,26 @@ def shapes(
     typer.echo(f"{out}: {count} pictures")
 
 
+@data_app.command("shapes-video")
+def shapes_video(
+    count: Annotated[int, typer.Option(min=1, help="Number of clips.")],
+    out: Annotated[Path, typer.Option(help="Folder, new or of an earlier call, which is continued.")],
+    clip_format: Annotated[
+        ClipFormat, typer.Option("--format", help="mp4 files, or folders of lossless frames.")
+    ] = ClipFormat.MP4,
+    seed: Annotated[int, typer.Option(min=0, max=2**64 - 1, help="Clip i depends on (SEED, i) alone.")] = 0,
+) -> None:
+    """Write clips of the built-in world, in which things move, and their captions."""
+    from gentron.shapes.write_clips import write_clips
+
+    with progress("rendering", count) as update:
+        write_clips(out, count=count, seed=seed, clip_format=clip_format.value, callback=update)
+    typer.echo(f"{out}: {count} clips")
+
+
 @data_app.callback()
 def _data() -> None:
-    """Write data sets."""  # a callback keeps `shapes` a word of the command line while it is the only one
+    """Write data sets."""
 
 
 def main() -> None:

@@ -1,9 +1,12 @@
-"""What is made and looked at: samples of frames. A picture is one frame, a clip several with a rate."""
+"""What a system draws: a sample of frames. A picture is one frame, a clip several with a rate."""
+
+# F frames, H W sides of a frame in pixels
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 from PIL import Image
 
 
@@ -34,3 +37,7 @@ class Sample:
         if self.fps is not None:
             raise ValueError(f"a clip of {self.num_frames} frames is no picture: take one of its frames")
         return self.frames[0]
+
+    def numpy(self) -> np.ndarray:
+        """(F, H, W, 3) uint8."""
+        return np.stack([np.asarray(frame) for frame in self.frames])

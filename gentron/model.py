@@ -25,8 +25,8 @@ from typing import Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
+from gentron.checkpointing import CheckpointPolicy, run_block
 from gentron.layers import (
     MLP,
     TIMESTEP_FEATURES,
@@ -249,7 +249,7 @@ class GenTron(nn.Module):
     def __init__(self, config: GenTronConfig) -> None:
         super().__init__()
         self.config = config
-        self.gradient_checkpointing = False
+        self.gradient_checkpointing: CheckpointPolicy = "none"
         width = config.hidden_size
         self.patch_embed = nn.Linear(config.patch_size**2 * config.in_channels, width)
         self.timestep_embed = VectorMLP(TIMESTEP_FEATURES, width)
@@ -344,10 +344,7 @@ class GenTron(nn.Module):
         x = self._embed(noisy_latents)  # (B, F N, D)
         for block in self._blocks():
             tokens = prompt_tokens[block.encoder] if block.encoder else None
-            if self.gradient_checkpointing and torch.is_grad_enabled():
-                x = checkpoint(block, x, conditioning, tokens, frames, use_reentrant=False)
-            else:
-                x = block(x, conditioning, tokens, frames)
+            x = run_block(block, x, conditioning, tokens, frames, policy=self.gradient_checkpointing)
         return self._unembed(self.final_layer(x, conditioning), noisy_latents)
 
     def conditioned(

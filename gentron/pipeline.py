@@ -1,10 +1,11 @@
-"""Prompts and seeds -> pictures: the one place that composes text, guidance, sampler and autoencoder.
+"""Prompts and seeds -> pictures or clips: here text, guidance, sampler and autoencoder are put together.
 
-Image k is the same to the last bit whatever else is in the call. Matrix products of another number of rows
-may round differently, so every forward pass holds the same number of images: a short one is filled up.
+Sample k is the same to the last bit whatever else is in the call. Matrix products of another number of rows
+may round differently, so every forward pass holds the same number of samples: a short one is filled up.
 """
 
-# B images of one pass, C latent channels, H W latent size, N image tokens, S num_inference_steps
+# B samples of one pass, F frames of a clip, C latent channels, H W latent size, N image tokens,
+# K branches of guidance, S num_inference_steps
 
 from __future__ import annotations
 
@@ -12,11 +13,13 @@ import gc
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
+import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from gentron.autoencoder import Autoencoder, random_autoencoder
@@ -31,24 +34,39 @@ from gentron.checkpoint import (
     read_config,
     resolve_part,
 )
+from gentron.device import usable_device
 from gentron.diffusion import Denoiser, check_num_inference_steps, inference_timesteps
 from gentron.errors import UserError
-from gentron.guidance import check_guidance, classifier_free
+from gentron.guidance import (
+    MakeMotionDenoiser,
+    classifier_free,
+    classifier_free_branches,
+    motion_free_branches,
+    motion_free_guidance,
+)
+from gentron.media import Sample
 from gentron.model import GenTron, GenTronConfig
-from gentron.pixels import to_uint8
+from gentron.pixels import to_uint8, to_unit_range
 from gentron.presets import PRESETS
+from gentron.request import (
+    Request,
+    check_count,
+    check_prompts,
+    check_scales,
+    check_seeds,
+    resolve_motion,
+)
 from gentron.samplers import SAMPLERS
 from gentron.text import PromptEmbeds, TextEncoders, random_clip, random_t5
 
 logger = logging.getLogger(__name__)
 
-MAX_PROMPT_CHARACTERS = 1000
 MAX_SIDE = 4096
 """Pixels; 65536 tokens at f = 8 and patch 2. A larger number is a slip that would take all memory."""
 CPU_ROWS_PER_PASS = 128
-"""Tokens in a CPU pass. Larger passes were no faster for mini (14.2 ms an image at 64, 13.9 ms at 8 images),
-smaller ones were slower (36 ms at 1)."""
-GPU_IMAGES_PER_PASS = 16
+"""Tokens in a CPU pass, and at least one picture or clip. Larger passes were no faster for mini (14.2 ms an
+image at 64, 13.9 ms at 8 images), smaller ones were slower (36 ms at 1)."""
+GPU_SAMPLES_PER_PASS = 16
 GPU_PROMPTS_PER_PASS = 32
 LARGE_T5_WIDTH = 2048
 """From here on (T5-XL, XXL: 2.4 GB and 9.5 GB in bf16) text encoders and denoiser are not held together."""
@@ -56,29 +74,25 @@ LARGE_T5_WIDTH = 2048
 MINI_DOWNSCALE = 4
 
 Progress = Callable[[float], None]
-"""Images done so far, those under way as fractions -> None."""
+"""Samples done so far, those under way as fractions -> None."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Request:
-    """A checked call of the pipeline: what to draw and how."""
+P = ParamSpec("P")
+T = TypeVar("T")
 
-    prompts: list[str]
-    negative_prompts: list[str]
-    seeds: list[int]
-    guidance_scale: float
-    guidance_interval: tuple[float, float] | None
-    num_inference_steps: int
-    sampler: str
-    eta: float
-    latent_size: tuple[int, int]
-    """H, W."""
-    images_per_pass: int
-    accelerate: bool
+
+def _listed(stream: Callable[P, Iterator[T]]) -> Callable[P, list[T]]:
+    """The whole of a stream as a list: the same arguments, stated once."""
+
+    @wraps(stream)
+    def listed(*args: P.args, **kwargs: P.kwargs) -> list[T]:
+        return list(stream(*args, **kwargs))
+
+    return listed
 
 
 class GenTronPipeline:
-    """A text-to-image system: text encoders, GenTron, sampler settings and autoencoder.
+    """A text-to-image or text-to-video system: text encoders, GenTron, sampler settings and autoencoder.
 
     sequential: the text encoders are loaded for the prompts of a call and freed before the denoiser is
     loaded; `prepare` encodes the prompts of many calls at once.
@@ -201,49 +215,6 @@ class GenTronPipeline:
         self._prepared = {}
         self._prepared = self._encode(["", *prompts])
 
-    def __call__(
-        self,
-        prompts: Sequence[str],
-        *,
-        seeds: Sequence[int],
-        negative_prompts: Sequence[str] | None = None,
-        guidance_scale: float | None = None,
-        guidance_interval: tuple[float, float] | None = None,
-        num_inference_steps: int | None = None,
-        sampler: str | None = None,
-        eta: float = 0.0,
-        height: int | None = None,
-        width: int | None = None,
-        batch_size: int | None = None,
-        accelerate: bool = True,
-        callback: Progress | None = None,
-    ) -> list[Image.Image]:
-        """Draw one picture per prompt; None takes the checkpoint's own setting.
-
-        seeds: one per prompt, the only source of its noise.   negative_prompts: default "", the unconditional
-        branch.   guidance_interval: fractions of num_train_timesteps.   eta: ddim only.
-        height, width: pixels, multiples of the autoencoder's downscale times the patch size.
-        batch_size: images per forward pass on a GPU; a CPU has a fixed number, larger ones being no faster.
-        With another batch_size the last bits may differ on a GPU; the companions of an image never matter.
-        Raises ValueError for bad settings and UserError for a prompt over 1000 characters.
-        """
-        images = self.stream(
-            prompts,
-            seeds=seeds,
-            negative_prompts=negative_prompts,
-            guidance_scale=guidance_scale,
-            guidance_interval=guidance_interval,
-            num_inference_steps=num_inference_steps,
-            sampler=sampler,
-            eta=eta,
-            height=height,
-            width=width,
-            batch_size=batch_size,
-            accelerate=accelerate,
-            callback=callback,
-        )
-        return list(images)
-
     def stream(
         self,
         prompts: Sequence[str],
@@ -251,28 +222,54 @@ class GenTronPipeline:
         seeds: Sequence[int],
         negative_prompts: Sequence[str] | None = None,
         guidance_scale: float | None = None,
+        motion_guidance_scale: float | None = None,
         guidance_interval: tuple[float, float] | None = None,
         num_inference_steps: int | None = None,
         sampler: str | None = None,
         eta: float = 0.0,
         height: int | None = None,
         width: int | None = None,
+        num_frames: int | None = None,
+        fps: float | None = None,
+        first_frames: Sequence[Image.Image] | None = None,
         batch_size: int | None = None,
         accelerate: bool = True,
         callback: Progress | None = None,
-    ) -> Iterator[Image.Image]:
-        """The pictures of a call in order, each as soon as its pass is done; arguments as in a call.
+    ) -> Iterator[Sample]:
+        """A picture or clip per prompt, in order, each as soon as its pass is done.
 
-        The arguments are checked here, before the first picture is asked for.
+        None takes the checkpoint's own setting. The arguments are checked here, before any is asked for.
+        seeds: one per prompt, the only source of its noise.   negative_prompts: default "", the unconditional
+        branch.   guidance_interval: fractions of num_train_timesteps.   eta: ddim only.
+        height, width: pixels, multiples of the autoencoder's downscale times the patch size.
+        num_frames: 1 is a picture, also from a video model; up to 4 times the frames of its training.
+        fps: how fast a clip is shown; the model was trained at its own rate.
+        motion_guidance_scale: of a clip, lambda_M of `guidance.motion_free_guidance`.
+        first_frames: pictures, one per prompt, that the clips begin with, cut to the size; a model can do
+        this whose training had clips with a clean first frame (at timestep 0).
+        batch_size: samples per forward pass on a GPU; a CPU has a fixed number, larger ones being no faster.
+        With another batch_size the last bits may differ on a GPU; the companions of a sample never matter.
+        Raises ValueError for bad settings and UserError for a prompt over 1000 characters.
         """
         defaults = self.config.sampling
         check_prompts(prompts)
         negatives = [""] * len(prompts) if negative_prompts is None else list(negative_prompts)
-        _check_count("negative_prompts", negatives, len(prompts))
+        check_count("negative_prompts", negatives, len(prompts))
         check_prompts(negatives)
-        _check_count("seeds", seeds, len(prompts))
+        check_count("seeds", seeds, len(prompts))
         check_seeds(seeds)
+        if first_frames is not None:
+            check_count("first_frames", first_frames, len(prompts))
         latent_size = self._latent_size(height, width)
+        motion = resolve_motion(
+            self.config.model.temporal,
+            defaults,
+            num_frames=num_frames,
+            fps=fps,
+            motion_guidance_scale=motion_guidance_scale,
+            first_frames=first_frames,
+        )
+        num_tokens = self._num_tokens(latent_size) * (motion.num_frames if motion else 1)
         request = Request(
             prompts=list(prompts),
             negative_prompts=negatives,
@@ -285,14 +282,17 @@ class GenTronPipeline:
             sampler=defaults.sampler if sampler is None else sampler,
             eta=eta,
             latent_size=latent_size,
-            images_per_pass=images_per_pass(self.device, self._num_tokens(latent_size), batch_size),
+            motion=motion,
+            samples_per_pass=samples_per_pass(self.device, num_tokens, batch_size),
             accelerate=accelerate,
         )
-        check_guidance(request.guidance_scale, guidance_interval)
+        check_scales(request.guidance_scale, motion, guidance_interval)
         check_num_inference_steps(self.config.diffusion.schedule, request.num_inference_steps)
         if request.sampler not in SAMPLERS:
             raise ValueError(f"unknown sampler '{request.sampler}'; known: {', '.join(SAMPLERS)}")
         return self._draw(request, callback)
+
+    __call__ = _listed(stream)
 
     def _latent_size(self, height: int | None, width: int | None) -> tuple[int, int]:
         downscale, multiple = self.autoencoder.downscale, self.autoencoder.downscale * self._patch_size
@@ -315,18 +315,17 @@ class GenTronPipeline:
     def _num_tokens(self, latent_size: tuple[int, int]) -> int:
         return latent_size[0] * latent_size[1] // self._patch_size**2
 
-    def _draw(self, request: Request, callback: Progress | None) -> Iterator[Image.Image]:
-        needs_negatives = request.guidance_scale > 1
-        negatives = request.negative_prompts if needs_negatives else []
+    def _draw(self, request: Request, callback: Progress | None) -> Iterator[Sample]:
+        negatives = request.negative_prompts if _reads_negatives(request) else []
         embeds = self._encode([*request.prompts, *negatives])
         model = self._denoiser_model()
-        total, size = len(request.prompts), request.images_per_pass
+        total, size = len(request.prompts), request.samples_per_pass
         for start in range(0, total, size):
-            indices = [min(start + i, total - 1) for i in range(size)]  # the last image fills up a short pass
+            indices = [min(start + i, total - 1) for i in range(size)]  # the last one fills up a short pass
             count = min(size, total - start)
             step_done = _step_progress(callback, start, count, request.num_inference_steps)
             latents = self._sample(model, request, indices, embeds, step_done)
-            yield from self._decode(latents, start, count)
+            yield from self._decode(latents, request, start, count)
 
     @torch.no_grad()
     def _sample(
@@ -337,25 +336,17 @@ class GenTronPipeline:
         embeds: dict[str, PromptEmbeds],
         step_done: Callable[[int, Tensor], None],
     ) -> Tensor:
-        """Latents (B, C, H, W) of the images `indices`."""
-        diffusion = self.config.diffusion
-        prompt_embeds = self._gather(embeds, [request.prompts[k] for k in indices])
-        negative_prompt_embeds = prompt_embeds
-        if request.guidance_scale > 1:
-            negative_prompt_embeds = self._gather(embeds, [request.negative_prompts[k] for k in indices])
-        denoiser = classifier_free(
-            self._make_denoiser(model, request),
-            prompt_embeds,
-            negative_prompt_embeds,
-            guidance_scale=request.guidance_scale,
-            guidance_interval=request.guidance_interval,
-            num_train_timesteps=diffusion.num_train_timesteps,
-        )
+        """Latents (B, C, H, W) of the pictures, or (B, F, C, H, W) of the clips, `indices`."""
+        diffusion, motion = self.config.diffusion, request.motion
+        shape = (self.config.model.in_channels, *request.latent_size)
         noise = KeyedNoise(
-            [request.seeds[k] for k in indices], (self.config.model.in_channels, *request.latent_size)
+            [request.seeds[k] for k in indices], shape if motion is None else (motion.num_frames, *shape)
         )
-        return SAMPLERS[request.sampler](
-            denoiser,
+        clean = None
+        if motion is not None and motion.first_frames is not None:
+            clean = self._encode_pictures([motion.first_frames[k] for k in indices], request.latent_size)
+        latents = SAMPLERS[request.sampler](
+            self._denoiser(model, request, indices, embeds, clean),
             noise.draw().to(self.device),
             diffusion.schedule,
             request.num_inference_steps,
@@ -364,28 +355,93 @@ class GenTronPipeline:
             step_noise=lambda step_index: noise.draw(),
             callback=step_done,
         )
+        if clean is not None:
+            latents[:, 0] = clean
+        return latents
 
-    def _make_denoiser(self, model: GenTron, request: Request) -> Callable[[PromptEmbeds], Denoiser]:
-        if request.accelerate:
-            steps = inference_timesteps(self.config.diffusion.schedule, request.num_inference_steps)
-            return lambda embeds: model.conditioned(embeds, timesteps=steps)
-        return lambda embeds: lambda x, t: model(x, t.expand(len(x)).to(x.device), embeds)
+    def _denoiser(
+        self,
+        model: GenTron,
+        request: Request,
+        indices: list[int],
+        embeds: dict[str, PromptEmbeds],
+        clean: Tensor | None,
+    ) -> Denoiser:
+        """The guided denoiser of a pass. clean: latents (B, C, H, W) of first frames."""
+        prompt_embeds = self._gather(embeds, [request.prompts[k] for k in indices])
+        negative_prompt_embeds = prompt_embeds
+        if _reads_negatives(request):
+            negative_prompt_embeds = self._gather(embeds, [request.negative_prompts[k] for k in indices])
+        make_denoiser = self._make_denoiser(model, request, clean)
+        num_train_timesteps = self.config.diffusion.num_train_timesteps
+        if request.motion is None:
+            return classifier_free(
+                make_denoiser,
+                prompt_embeds,
+                negative_prompt_embeds,
+                guidance_scale=request.guidance_scale,
+                guidance_interval=request.guidance_interval,
+                num_train_timesteps=num_train_timesteps,
+            )
+        return motion_free_guidance(
+            make_denoiser,
+            prompt_embeds,
+            negative_prompt_embeds,
+            guidance_scale=request.guidance_scale,
+            motion_guidance_scale=request.motion.motion_guidance_scale,
+            guidance_interval=request.guidance_interval,
+            num_train_timesteps=num_train_timesteps,
+        )
+
+    def _make_denoiser(self, model: GenTron, request: Request, clean: Tensor | None) -> MakeMotionDenoiser:
+        steps = inference_timesteps(self.config.diffusion.schedule, request.num_inference_steps)
+        if clean is not None:
+            steps = torch.cat([steps, steps.new_zeros(1)])
+
+        def make(
+            prompt_embeds: PromptEmbeds,
+            *,
+            motion_free: Tensor | bool | None = None,
+            rows: Sequence[int] | None = None,
+        ) -> Denoiser:
+            if request.accelerate:
+                denoiser = model.conditioned(
+                    prompt_embeds, timesteps=steps, motion_free=motion_free, rows=rows
+                )
+            else:
+                denoiser = _unaccelerated(
+                    model, prompt_embeds if rows is None else prompt_embeds[rows], motion_free
+                )
+            return denoiser if clean is None else hold_first_frame(denoiser, clean)
+
+        return make
+
+    @torch.no_grad()
+    def _encode_pictures(self, pictures: Sequence[Image.Image], latent_size: tuple[int, int]) -> Tensor:
+        """Latents (B, C, H, W) of pictures, cut and scaled to the size; one at a time, as in decoding."""
+        height, width = (side * self.autoencoder.downscale for side in latent_size)
+        latents = []
+        for picture in pictures:
+            fitted = ImageOps.fit(picture.convert("RGB"), (width, height), method=Image.Resampling.BICUBIC)
+            pixels = to_unit_range(np.array(fitted)[None]).to(self.device)
+            latents.append(self.autoencoder.encode(pixels))
+        return torch.cat(latents).float()
 
     def _gather(self, embeds: dict[str, PromptEmbeds], prompts: list[str]) -> PromptEmbeds:
         return PromptEmbeds.cat([embeds[prompt] for prompt in prompts]).to(self.device)
 
     @torch.no_grad()
-    def _decode(self, latents: Tensor, start: int, count: int) -> list[Image.Image]:
-        """The first `count` images of a pass; one at a time, which bounds the memory of large pictures."""
+    def _decode(self, latents: Tensor, request: Request, start: int, count: int) -> Iterator[Sample]:
+        """The first `count` samples of a pass; a frame at a time, which bounds the memory of large ones."""
         finite = latents.isfinite().flatten(1).all(dim=1)
-        images = []
+        noun, fps = ("image", None) if request.motion is None else ("clip", request.motion.fps)
         for i in range(count):
             if not finite[i]:
                 raise UserError(
-                    f"image {start + i} is not finite: the denoiser overflowed; use another dtype"
+                    f"{noun} {start + i} is not finite: the denoiser overflowed; use another dtype"
                 )
-            images.append(to_pil(self.autoencoder.decode(latents[i : i + 1])[0]))
-        return images
+            frames = latents[i : i + 1] if request.motion is None else latents[i]  # (F, C, H, W)
+            yield Sample(tuple(to_pil(self.autoencoder.decode(frame[None])[0]) for frame in frames), fps)
 
     @torch.no_grad()
     def _encode(self, prompts: Sequence[str]) -> dict[str, PromptEmbeds]:
@@ -423,6 +479,44 @@ class GenTronPipeline:
         return self._model
 
 
+def _reads_negatives(request: Request) -> bool:
+    """Whether guidance evaluates a branch with the negative prompt."""
+    if request.motion is None:
+        branches = classifier_free_branches(request.guidance_scale)
+    else:
+        branches = motion_free_branches(request.guidance_scale, request.motion.motion_guidance_scale)
+    return any(branch.text == "negative" for branch in branches)
+
+
+def _unaccelerated(
+    model: GenTron, prompt_embeds: PromptEmbeds, motion_free: Tensor | bool | None
+) -> Denoiser:
+    """The model as training calls it: nothing is kept from step to step."""
+
+    def denoiser(latents: Tensor, timestep: Tensor) -> Tensor:
+        timesteps = timestep.expand(len(latents)) if timestep.ndim == 0 else timestep
+        return model(latents, timesteps.to(latents.device), prompt_embeds, motion_free=motion_free)
+
+    return denoiser
+
+
+def hold_first_frame(denoiser: Denoiser, clean: Tensor) -> Denoiser:
+    """The denoiser for clips whose first frame is known: it sees that frame clean, at timestep 0.
+
+    clean: (B, C, H, W), for latents (K B, F, C, H, W) that repeat B clips K times. What the denoiser says of
+    the first frame leads nowhere: it is replaced here at the next step, and by the caller at the end.
+    """
+
+    def held(latents: Tensor, timestep: Tensor) -> Tensor:
+        latents = latents.clone()
+        latents[:, 0] = clean.to(latents).repeat(len(latents) // len(clean), 1, 1, 1)
+        timesteps = timestep.expand(len(latents))[:, None].repeat(1, latents.shape[1])  # (K B, F)
+        timesteps[:, 0] = 0
+        return denoiser(latents, timesteps)
+
+    return held
+
+
 class KeyedNoise:
     """Unit-variance noise whose row k depends on seeds[k] alone, drawn on the CPU for every device."""
 
@@ -440,31 +534,18 @@ def to_pil(image: Tensor) -> Image.Image:
     return Image.fromarray(to_uint8(image))
 
 
-def images_per_pass(device: torch.device, num_tokens: int, batch_size: int | None) -> int:
-    """B of every forward pass: on a CPU a function of the picture's size alone."""
+def samples_per_pass(device: torch.device, num_tokens: int, batch_size: int | None) -> int:
+    """B of every forward pass: on a CPU a function of the size of a picture or clip, in tokens, alone."""
     if batch_size is not None and batch_size < 1:
         raise ValueError(f"batch_size must be >= 1, got {batch_size}")
     if device.type == "cpu":
         return max(1, CPU_ROWS_PER_PASS // num_tokens)
-    return batch_size or GPU_IMAGES_PER_PASS
+    return batch_size or GPU_SAMPLES_PER_PASS
 
 
 def prompts_per_pass(device: torch.device, max_length: int) -> int:
     """Prompts in every forward pass of the text encoders."""
     return max(1, CPU_ROWS_PER_PASS // max_length) if device.type == "cpu" else GPU_PROMPTS_PER_PASS
-
-
-def usable_device(device: torch.device | str) -> torch.device:
-    """The device, tried out; "auto" takes a GPU where there is one. Raises UserError."""
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        found = torch.device(device)
-        torch.empty(0, device=found).tolist()  # the device "meta" makes tensors, but there is nothing in them
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = (str(error).splitlines() or ["not available"])[0][:200]
-        raise UserError(f"cannot use the device '{device}' here: {reason}; try --device cpu") from error
-    return found
 
 
 def open_pipeline(
@@ -486,12 +567,32 @@ def open_pipeline(
         return GenTronPipeline.from_pretrained(
             find_checkpoint(model, checkpoint=checkpoint), device=device, dtype=dtype
         )
+    _check_random_weights(model, checkpoint)
+    return GenTronPipeline.random_init(
+        PRESETS[model](), downscale=_downscale_of(model), device=device, dtype=dtype
+    )
+
+
+def find_config(
+    model: str, *, checkpoint: Path | None = None, random_weights: bool = False
+) -> CheckpointConfig:
+    """The config of what `open_pipeline` opens, without its weights; UserError as there."""
+    if not random_weights:
+        return read_config(find_checkpoint(model, checkpoint=checkpoint))
+    _check_random_weights(model, checkpoint)
+    config = PRESETS[model]()
+    return untrained_config(config, image_size=config.sample_size * _downscale_of(model))
+
+
+def _check_random_weights(model: str, checkpoint: Path | None) -> None:
     if checkpoint is not None:
         raise UserError("--checkpoint has no effect with --random-weights: give one of the two")
     if model not in PRESETS:
         raise UserError(f"--random-weights needs a preset's name ({', '.join(PRESETS)}), got '{model}'")
-    downscale = MINI_DOWNSCALE if model in BUNDLED_MODELS else 8
-    return GenTronPipeline.random_init(PRESETS[model](), downscale=downscale, device=device, dtype=dtype)
+
+
+def _downscale_of(preset: str) -> int:
+    return MINI_DOWNSCALE if preset in BUNDLED_MODELS else 8
 
 
 def random_model(config: GenTronConfig, *, device: torch.device, dtype: torch.dtype) -> GenTron:
@@ -564,28 +665,3 @@ def _step_progress(
             callback(start + count * (step_index + 1) / num_steps)
 
     return step_done
-
-
-def check_prompts(prompts: Sequence[str]) -> None:
-    """Raises ValueError or UserError unless this is a list of texts that can be encoded."""
-    if isinstance(prompts, str) or not prompts:
-        raise ValueError("prompts must be a list with at least one prompt")
-    for index, prompt in enumerate(prompts):
-        if len(prompt) > MAX_PROMPT_CHARACTERS:
-            raise UserError(
-                f"prompt {index} has {len(prompt)} characters, the limit is {MAX_PROMPT_CHARACTERS}"
-            )
-        if any("\ud800" <= character <= "\udfff" for character in prompt):  # what Python makes of other bytes
-            raise UserError(f"prompt {index} is not UTF-8 text: {ascii(prompt[:60])}")
-
-
-def _check_count(name: str, values: Sequence[object], count: int) -> None:
-    if len(values) != count:
-        raise ValueError(f"{name} must be as many as prompts ({count}), got {len(values)}")
-
-
-def check_seeds(seeds: Sequence[int]) -> None:
-    """Raises ValueError for one that torch's generators do not take."""
-    for seed in seeds:
-        if not 0 <= seed < 2**63:
-            raise ValueError(f"a seed must be in [0, 2^63), got {seed}")

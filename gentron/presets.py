@@ -35,6 +35,21 @@ def g_2() -> GenTronConfig:
     return GenTronConfig(hidden_size=1664, depth=48, num_heads=16)
 
 
+def xl_2_clip_adaln() -> GenTronConfig:
+    """The paper's ablation: DiT's block, the pooled CLIP text in place of the class."""
+    return replace(xl_2_clip(), conditioning="adaln")
+
+
+def xl_2_clip() -> GenTronConfig:
+    """The paper's ablation: every block attends to CLIP-L."""
+    return replace(xl_2(), t5_width=None)
+
+
+def xl_2_t5() -> GenTronConfig:
+    """The paper's ablation: every block attends to Flan-T5-XXL."""
+    return replace(xl_2(), clip_width=None)
+
+
 def s_2() -> GenTronConfig:
     """DiT's S/2 depth, width and heads with GenTron's text conditioning."""
     return GenTronConfig(hidden_size=384, depth=12, num_heads=6)
@@ -76,6 +91,9 @@ PRESETS: dict[str, Callable[[], GenTronConfig]] = {
     "l2": l_2,
     "xl2": xl_2,
     "g2": g_2,
+    "xl2-clip-adaln": xl_2_clip_adaln,
+    "xl2-clip": xl_2_clip,
+    "xl2-t5": xl_2_t5,
     "mini-t2v": mini_t2v,
     "xl2-t2v": xl2_t2v,
     "g2-t2v": g2_t2v,

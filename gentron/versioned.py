@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from gentron import textfiles
 from gentron.config import from_dict, to_dict
 from gentron.errors import UserError
 
@@ -71,8 +72,8 @@ def _get(value: Any, name: str) -> Any:
 
 
 def parse_json(data: bytes, where: str) -> Any:
-    """The value; UserError naming `where` if the bytes are damaged."""
+    """The value of a file that a program wrote; UserError naming `where` if the bytes are damaged."""
     try:
-        return json.loads(data.decode("utf-8-sig"))
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise UserError(f"{where} is damaged: {error}") from error
+        return textfiles.parse_json(textfiles.decode_text(data, "line"), "")
+    except UserError as error:
+        raise UserError(f"{where} is damaged: {str(error).removeprefix(': ')}") from error

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from gentron.torchvision_ops import prepare_torchvision
-from tests.tiny import make_tiny_checkpoint
+from tests.tiny import TINY_VIDEO_MODEL, make_tiny_checkpoint
 
 pytest_plugins = ["tests.parity"]
 
@@ -18,3 +18,9 @@ prepare_torchvision()  # tests import transformers directly
 def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A read-only tiny checkpoint folder; copy it before changing anything."""
     return make_tiny_checkpoint(tmp_path_factory.mktemp("tiny") / "checkpoint")
+
+
+@pytest.fixture(scope="session")
+def tiny_video_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same of a video model."""
+    return make_tiny_checkpoint(tmp_path_factory.mktemp("tiny") / "video", TINY_VIDEO_MODEL)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from gentron.checkpoint import CheckpointConfig, DiffusionConfig, SamplingConfig, TextConfig, save_checkpoint
-from gentron.model import GenTron, GenTronConfig
+from gentron.model import GenTron, GenTronConfig, TemporalConfig
 from gentron.shapes.vocabulary import build_tokenizer, words
 
 WIDTH = 32
@@ -27,6 +28,7 @@ TINY_MODEL = GenTronConfig(
     t5_width=WIDTH,
     pooled_width=WIDTH,
 )
+TINY_VIDEO_MODEL = replace(TINY_MODEL, temporal=TemporalConfig(num_frames=4, fps=4.0, null_key=True))
 
 
 def _save_quietly(part: Any, folder: Path) -> None:
@@ -97,21 +99,26 @@ def make_model(config: GenTronConfig = TINY_MODEL) -> GenTron:
     return model
 
 
-def make_tiny_checkpoint(folder: Path) -> Path:
+def make_tiny_checkpoint(folder: Path, model: GenTronConfig = TINY_MODEL) -> Path:
     """A checkpoint folder at `folder`, the same on every call; returns it."""
+    clips = {} if model.temporal is None else {"num_frames": 4, "fps": 4.0, "motion_guidance_scale": 1.2}
     with torch.random.fork_rng(devices=[]), tempfile.TemporaryDirectory() as scratch:
         torch.manual_seed(0)
         make_text_encoders(Path(scratch))
         make_autoencoder(Path(scratch))
         config = CheckpointConfig(
-            model=TINY_MODEL,
+            model=model,
             diffusion=DiffusionConfig(),
             autoencoder="autoencoder",
             text=TextConfig(clip="clip", t5="t5", clip_max_length=MAX_LENGTH, t5_max_length=MAX_LENGTH),
             sampling=SamplingConfig(
-                image_size=IMAGE_SIZE, sampler="dpmpp_2m", num_inference_steps=4, guidance_scale=3.0
+                image_size=IMAGE_SIZE,
+                sampler="dpmpp_2m",
+                num_inference_steps=4,
+                guidance_scale=3.0,
+                **clips,
             ),
             training={"made_by": "tests/tiny.py", "data": "shapes (none of them seen)"},
         )
         parts = {name: Path(scratch) / name for name in ("autoencoder", "clip", "t5")}
-        return save_checkpoint(folder, config, make_model().state_dict(), parts=parts)
+        return save_checkpoint(folder, config, make_model(model).state_dict(), parts=parts)

@@ -9,8 +9,9 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from gentron.train import t2i
-from gentron.train.recipe import TrainRecipe
+from gentron.model import TemporalConfig
+from gentron.train import t2i, t2v
+from gentron.train.recipe import TrainRecipe, VideoRecipe
 from tests.tiny import MAX_LENGTH, TINY_MODEL
 
 
@@ -69,7 +70,62 @@ def run_tiny(
     )
 
 
-def main(out: str, parts: str, cache: str, where: str, count: int) -> None:
+def tiny_video_recipe() -> TrainRecipe:
+    """16 steps of 4 clips of 3 frames, or of 8 pictures in their place."""
+    recipe = tiny_recipe()
+    return replace(
+        recipe,
+        model=replace(recipe.model, temporal=TemporalConfig(num_frames=3, fps=4.0)),
+        prediction_type="v_prediction",
+        timestep_sampling="logit_normal_mix",
+        global_batch_size=4,
+        total_images=64,
+        warmup_images=8,
+        log_every=8,
+        validate_every=32,
+        sample_every=32,
+        checkpoint_every=16,
+        sample_prompts=("a red circle", "a blue square"),
+        video=VideoRecipe(
+            p_motion_free=0.5,
+            joint_batch_size=8,
+            joint_off_grid=0.5,
+            first_frame_share=0.5,
+            temporal_learning_rate=4e-3,
+            pool_size=24,
+        ),
+    )
+
+
+def run_tiny_video(
+    out: Path,
+    parts: Path,
+    cache: Path,
+    *,
+    recipe: TrainRecipe | None = None,
+    max_samples: int | None = None,
+    initial: Path | None = None,
+    data: str = "shapes",
+    joint: str | None = "shapes",
+) -> Path:
+    """As run_tiny, for the second task."""
+    folders = {name: str(parts / name) for name in ("autoencoder", "clip", "t5")}
+    return t2v.run(
+        replace(recipe or tiny_video_recipe(), **folders),
+        data=data,
+        joint=joint,
+        out=out,
+        seed=3,
+        device=torch.device("cpu"),
+        resume=True,
+        max_samples=max_samples,
+        initial=initial,
+        cache_dir=cache,
+        console=Console(stderr=True, quiet=True),
+    )
+
+
+def main(task: str, out: str, parts: str, cache: str, where: str, count: int) -> None:
     """Run and be killed at the count-th call of gentron.train.<where>, as `kill -9` would."""
     import importlib
     import os
@@ -88,8 +144,9 @@ def main(out: str, parts: str, cache: str, where: str, count: int) -> None:
         return function(*args, **options)
 
     setattr(module, function_name, killing)
-    run_tiny(Path(out), Path(parts), Path(cache))
+    run = {"t2i": run_tiny, "t2v": run_tiny_video}[task]
+    run(Path(out), Path(parts), Path(cache))
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:5], count=int(sys.argv[5]))
+    main(*sys.argv[1:6], count=int(sys.argv[6]))

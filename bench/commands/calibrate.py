@@ -15,6 +15,7 @@ from bench.commands.options import (
     Models,
     NumInferenceSteps,
     Work,
+    system_options,
 )
 
 if TYPE_CHECKING:
@@ -68,22 +69,23 @@ def calibrate(
 
     folders = list(results or [])
     if model is not None:
-        from bench.commands.compbench import default_protocol, scoring_device
+        from bench.commands.compbench import default_protocol
         from bench.commands.progress import stage
         from bench.jobs.compbench import RunSettings, build_scorers, run
         from bench.prompts.protocol import load_protocol
         from bench.scorers import Context
-        from bench.systems import SystemOptions, parse_system
+        from bench.systems import parse_system
+        from gentron.device import usable_device
 
         chosen = load_protocol(protocol or default_protocol(model))
         chosen.select(suite, limit=limit)
-        options = SystemOptions(
-            device=device,
+        options = system_options(
             checkpoint=checkpoint,
             num_inference_steps=num_inference_steps,
             guidance_scale=guidance_scale,
+            device=str(usable_device(device)),
         )
-        context = Context(device=scoring_device(device), models=models, cache=work / "cache")
+        context = Context(device=options.device, models=models, cache=work / "cache")
         scorers = build_scorers(chosen, suite, context)
         system = parse_system(model, options)
 

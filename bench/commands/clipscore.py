@@ -3,26 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench.commands.options import (
-    AllowMissing,
-    BatchSize,
-    Checkpoint,
-    Device,
-    GuidanceScale,
-    ImageSize,
-    Limit,
-    Models,
-    NumInferenceSteps,
-    RandomWeights,
-    Sampler,
-    Work,
-)
+from bench.commands.options import AllowMissing, Limit, Models, Work, check_numbers, takes_system_options
+from bench.systems import SystemOptions
 from gentron.errors import UserError
 
 if TYPE_CHECKING:
@@ -36,7 +24,9 @@ SHAPES_PROTOCOL = "compbench-shapes_v1"
 CLIP_VIEW = "clip_cosine"
 
 
+@takes_system_options()
 def clipscore(
+    *,
     images: Annotated[
         Path | None,
         typer.Option(help="Folder of pictures, named by prompt or with a manifest.", show_default=False),
@@ -75,14 +65,7 @@ def clipscore(
     models: Models = None,
     out: Annotated[Path, typer.Option(help="Where rows and figure go.")] = Path("results/clipscore"),
     work: Work = Path("runs/bench"),
-    checkpoint: Checkpoint = None,
-    random_weights: RandomWeights = False,
-    num_inference_steps: NumInferenceSteps = None,
-    guidance_scale: GuidanceScale = None,
-    sampler: Sampler = None,
-    image_size: ImageSize = None,
-    batch_size: BatchSize = None,
-    device: Device = "auto",
+    system: SystemOptions,
     allow_missing: AllowMissing = False,
 ) -> None:
     """CLIP score of pictures and their prompts, as a named view of the cosine.
@@ -90,15 +73,9 @@ def clipscore(
     The same command goes on where a killed run stopped. Under torchrun every process does its share.
     """
     name = _system_name(images, model)
-    _check_numbers(
-        images_per_prompt=(images_per_prompt, 1),
-        limit=(limit, 1),
-        num_inference_steps=(num_inference_steps, 1),
-        batch_size=(batch_size, 1),
-        seed=(seed, 0),
-    )
+    check_numbers(images_per_prompt=(images_per_prompt, 1), limit=(limit, 1), seed=(seed, 0))
     from bench.jobs.clipscore import SHAPES, SHAPES_VIEW, build_cosines, stated
-    from bench.systems import SystemOptions, check_system, parse_system
+    from bench.systems import check_system, parse_system
 
     check_system(name)
     chosen = stated(view or (SHAPES_VIEW if extractor == SHAPES else CLIP_VIEW), extractor)
@@ -106,34 +83,24 @@ def clipscore(
     if extractor == SHAPES:
         _check_captions(asked.prompts)
 
-    from bench.commands.compbench import scoring_device
     from bench.sharding import Shard
     from gentron.atomic import check_writable
+    from gentron.device import usable_device
 
     for folder in (out, work):
         check_writable(folder / "any")
     shard = Shard.from_environment()
-    place = shard.device(device)
+    place = str(usable_device(system.device))
     # a missing network is said before a model loads
-    cosines = build_cosines(extractor, models=models, device=scoring_device(place))
-    options = SystemOptions(
-        device=place,
-        num_inference_steps=num_inference_steps,
-        guidance_scale=guidance_scale,
-        sampler=sampler,
-        batch_size=batch_size,
-        random_weights=random_weights,
-        checkpoint=checkpoint,
-        image_size=image_size,
-    )
-    system = parse_system(name, options)
+    cosines = build_cosines(extractor, models=models, device=place)
+    measured = parse_system(name, replace(system, device=place))
     choice = Choice(
         view=chosen,
-        images_per_prompt=images_per_prompt or _default_count(system, asked),
+        images_per_prompt=images_per_prompt or _default_count(measured, asked),
         seed=asked.seed if seed is None else seed,
         allow_missing=allow_missing,
     )
-    done = _measure(system, cosines, asked, choice, work=work, out=out, shard=shard)
+    done = _measure(measured, cosines, asked, choice, work=work, out=out, shard=shard)
     shard.leave()
     if done is not None:
         _show(*done)
@@ -143,13 +110,6 @@ def _system_name(images: Path | None, model: str | None) -> str:
     if (images is None) == (model is None):
         raise UserError("give the pictures with --images DIR, or the system that makes them with --model")
     return model if model is not None else f"folder:{images}"
-
-
-def _check_numbers(**given: tuple[int | None, int]) -> None:
-    """Each option's value and the least it may be."""
-    for option, (value, least) in given.items():
-        if value is not None and value < least:
-            raise ValueError(f"{option} must be >= {least}, got {value}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -2,26 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench.commands.options import (
-    AllowMissing,
-    BatchSize,
-    Checkpoint,
-    Device,
-    GuidanceScale,
-    ImageSize,
-    Limit,
-    Models,
-    NumInferenceSteps,
-    Out,
-    RandomWeights,
-    Sampler,
-    Work,
-)
+from bench.commands.options import AllowMissing, Limit, Models, Out, Work, check_numbers, takes_system_options
+from bench.systems import SystemOptions
 
 if TYPE_CHECKING:
     from bench.jobs.compbench import Scorers
@@ -46,7 +34,9 @@ def default_protocol(model: str) -> str:
     return SHAPES if trained_on.startswith("shapes") else OFFICIAL
 
 
+@takes_system_options()
 def compbench(
+    *,
     model: Annotated[
         str,
         typer.Option(
@@ -78,14 +68,7 @@ def compbench(
     models: Models = None,
     out: Out = Path("results"),
     work: Work = Path("runs/bench"),
-    checkpoint: Checkpoint = None,
-    random_weights: RandomWeights = False,
-    num_inference_steps: NumInferenceSteps = None,
-    guidance_scale: GuidanceScale = None,
-    sampler: Sampler = None,
-    image_size: ImageSize = None,
-    batch_size: BatchSize = None,
-    device: Device = "auto",
+    system: SystemOptions,
     allow_missing: AllowMissing = False,
 ) -> None:
     """Score a system on T2I-CompBench: the official lists and scorers, or the shapes world for mini.
@@ -95,14 +78,10 @@ def compbench(
     from bench.prompts.protocol import load_protocol
     from bench.systems import check_system
 
-    for name, value in (("num_inference_steps", num_inference_steps), ("batch_size", batch_size)):
-        if value is not None and value < 1:
-            raise ValueError(f"{name} must be >= 1, got {value}")
     check_system(model)
     editions = {} if color_list == "current" else {"color": color_list}
     chosen = load_protocol(protocol or default_protocol(model), editions=editions)
-    if seed is not None and seed < 0:
-        raise ValueError(f"seed must be >= 0, got {seed}")
+    check_numbers(seed=(seed, 0))
     # cheap inputs first: a wrong suite should not wait for a model to load
     chosen.select(suite, limit=limit)
     images = chosen.config.images_per_prompt if images_per_prompt is None else images_per_prompt
@@ -112,24 +91,15 @@ def compbench(
     from bench.jobs.compbench import RunSettings, build_scorers, run
     from bench.scorers import Context
     from bench.sharding import Shard
-    from bench.systems import SystemOptions, parse_system
+    from bench.systems import parse_system
+    from gentron.device import usable_device
 
     shard = Shard.from_environment()
-    place = shard.device(device)
-    context = Context(device=scoring_device(place), models=models, cache=work / "cache", phrases=phrases)
+    place = str(usable_device(system.device))
+    context = Context(device=place, models=models, cache=work / "cache", phrases=phrases)
     scorers = build_scorers(chosen, suite, context)  # what is missing is said before a model loads
     if shard.is_first:
         _say_phrases(scorers)
-    options = SystemOptions(
-        device=place,
-        num_inference_steps=num_inference_steps,
-        guidance_scale=guidance_scale,
-        sampler=sampler,
-        batch_size=batch_size,
-        random_weights=random_weights,
-        checkpoint=checkpoint,
-        image_size=image_size,
-    )
     settings = RunSettings(
         suite=suite,
         seed=chosen.config.seed if seed is None else seed,
@@ -140,8 +110,8 @@ def compbench(
 
     from bench.commands.progress import stage
 
-    system = parse_system(model, options)
-    done = run(chosen, system, settings, work=work, out=out, stage=stage, scorers=scorers, shard=shard)
+    measured = parse_system(model, replace(system, device=place))
+    done = run(chosen, measured, settings, work=work, out=out, stage=stage, scorers=scorers, shard=shard)
     shard.leave()
     if done is not None:
         _show(chosen, *done)
@@ -154,15 +124,6 @@ def _say_phrases(scorers: Scorers) -> None:
 
     for record in phrase_sources(scorer.record for scorer in scorers.by_category.values()).values():
         typer.echo(f"noun phrases: {described(record)}", err=True)
-
-
-def scoring_device(device: str) -> str:
-    """Where the scorers run: a GPU if there is one and nothing else was asked for."""
-    if device != "auto":
-        return device
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _show(protocol: Protocol, result, folder: Path) -> None:

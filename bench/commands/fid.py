@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench.commands.options import (
-    AllowMissing,
-    BatchSize,
-    Checkpoint,
-    Device,
-    GuidanceScale,
-    ImageSize,
-    Models,
-    NumInferenceSteps,
-    Out,
-    RandomWeights,
-    Sampler,
-    Work,
-)
+from bench.commands.options import AllowMissing, Models, Out, Work, takes_system_options
+from bench.systems import SystemOptions
 from gentron.errors import UserError
 
 if TYPE_CHECKING:
@@ -28,14 +17,16 @@ if TYPE_CHECKING:
     from bench.jobs.fid_sources import Measured
     from bench.set_metrics.measure import Side
     from bench.sharding import Shard
-    from bench.systems import SystemOptions
+    from gentron.device import usable_device
 
 MODES = ("clean", "tf", "pytorch-fid", "torchmetrics")  # MODES of features/inception.py, without torch
 SHAPES, COCO = "compbench-shapes_v1", "coco-30k_v1"
 FOR_PHOTOGRAPHS, FOR_SHAPES = "fid", "fd-mini,pr-mini"
 
 
+@takes_system_options()
 def fid(
+    *,
     model: Annotated[
         str | None,
         typer.Option(
@@ -104,14 +95,7 @@ def fid(
     models: Models = None,
     out: Out = Path("results"),
     work: Work = Path("runs/bench"),
-    checkpoint: Checkpoint = None,
-    random_weights: RandomWeights = False,
-    num_inference_steps: NumInferenceSteps = None,
-    guidance_scale: GuidanceScale = None,
-    sampler: Sampler = None,
-    image_size: ImageSize = None,
-    batch_size: BatchSize = None,
-    device: Device = "auto",
+    system: SystemOptions,
     allow_missing: AllowMissing = False,
 ) -> None:
     """Measure a set of images against a reference set: FID in four conventions, KID, CMMD and more.
@@ -122,9 +106,6 @@ def fid(
     """
     if model is not None and images is not None:
         raise ValueError("--model and --images exclude each other")
-    for name, value in (("num_inference_steps", num_inference_steps), ("batch_size", batch_size)):
-        if value is not None and value < 1:
-            raise ValueError(f"{name} must be >= 1, got {value}")
     if mode not in MODES:
         raise ValueError(f"unknown mode '{mode}'; known: {', '.join(MODES)}")
     if images is not None and not images.exists():
@@ -134,7 +115,6 @@ def fid(
             f"no reference '{reference}': give a folder, a file that --save-reference wrote, or shapes"
         )
 
-    from bench.commands.compbench import scoring_device
     from bench.set_metrics.measure import Options, jobs
 
     words = metrics or ("fid" if compare_modes else FOR_SHAPES if reference == "shapes" else FOR_PHOTOGRAPHS)
@@ -148,14 +128,13 @@ def fid(
     from bench.jobs.fid import save_reference as save_only
     from bench.jobs.fid_sources import reference_side
     from bench.sharding import Shard
-    from bench.systems import SystemOptions
 
     shard = Shard.from_environment()
-    place = shard.device(device)
+    place = str(usable_device(system.device))
     places = Places(
         out=out,
         cache=work / "features",
-        device=scoring_device(place),
+        device=place,
         models=models,
         keep=features,
         save=save_reference,
@@ -174,18 +153,15 @@ def fid(
                 f"{save_reference}: {seen.image_set.num_images} images, {', '.join(seen.image_set.sets)}"
             )
         return
-    system_options = SystemOptions(
-        device=place,
-        num_inference_steps=num_inference_steps,
-        guidance_scale=guidance_scale,
-        sampler=sampler,
-        batch_size=batch_size,
-        random_weights=random_weights,
-        checkpoint=checkpoint,
-        image_size=image_size,
-    )
     measured, files = _measured(
-        model or "mini", images, system_options, protocol, captions, num_images, work=work, shard=shard
+        model or "mini",
+        images,
+        replace(system, device=place),
+        protocol,
+        captions,
+        num_images,
+        work=work,
+        shard=shard,
     )
     done = run(
         measured,

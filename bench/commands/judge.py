@@ -55,7 +55,7 @@ def _autoencoded(folder: Path, device: str) -> Change:
     import torch
 
     from gentron.autoencoder import Autoencoder
-    from gentron.pipeline import usable_device
+    from gentron.device import usable_device
     from gentron.pixels import to_uint8, to_unit_range
 
     place = usable_device(device)

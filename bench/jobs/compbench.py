@@ -14,9 +14,18 @@ from bench.prompts import Prompt
 from bench.prompts.limit import SEED as LIMIT_SEED
 from bench.prompts.protocol import PromptSetConfig, Protocol
 from bench.results.aggregate import aggregate
-from bench.results.record import Counts, LimitChoice, Result, Skipped, phrase_table, provenance, system_record, write_result
+from bench.results.record import (
+    Counts,
+    LimitChoice,
+    Result,
+    Skipped,
+    phrase_table,
+    provenance,
+    system_record,
+    write_result,
+)
 from bench.scorers import Context, Scorer, build_scorer
-from bench.scorers.frames import OverFrames
+from bench.scorers.frames import ClipJudge, OverFrames
 from bench.scorers.phrases import phrase_source
 from bench.scorers.score import SCORES, Missing, ScoreRow, gather, read_scores_rows, score
 from bench.sharding import Shard
@@ -54,8 +63,12 @@ class Scorers:
             raise ValueError(f"frame must be from 0 to {media.num_frames - 1}, got {frame}")
         if media.kind == "image":
             return self
-        plain = {name: s for name, s in self.by_category.items() if not isinstance(s, OverFrames)}
-        return replace(self, by_category={name: OverFrames(s, frame) for name, s in plain.items()})
+        return replace(self, by_category={n: _over_frames(s, frame) for n, s in self.by_category.items()})
+
+
+def _over_frames(scorer: Scorer | OverFrames, frame: int | None) -> Scorer | OverFrames:
+    """A judge of clips looks at all frames by itself."""
+    return scorer if isinstance(scorer, (OverFrames, ClipJudge)) else OverFrames(scorer, frame)
 
 
 def build_scorers(protocol: Protocol, suite: str, context: Context) -> Scorers:
@@ -107,6 +120,38 @@ def run(
     None in all processes but the first. Raises UserError that lists the images that are missing or corrupt,
     unless settings.allow_missing. Blank ones are scored and counted.
     """
+    measured = measure(
+        protocol, system, settings, work=work, out=out, stage=stage, scorers=scorers, shard=shard
+    )
+    if measured is None:
+        return None
+    result = make_result(protocol, system.info, settings, measured)
+    return result, write_result(out, result, measured.prompts, measured.rows)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Measured:
+    """What was scored, and by whom.   rows: of prompts, in their order.   folder: where the images lie."""
+
+    prompts: list[Prompt]
+    scorers: Scorers
+    rows: list[ScoreRow]
+    missing: list[Missing]
+    folder: Path
+
+
+def measure(
+    protocol: Protocol,
+    system: System | Collection,
+    settings: RunSettings,
+    *,
+    work: Path,
+    out: Path,
+    stage: Stage,
+    scorers: Scorers | None = None,
+    shard: Shard | None = None,
+) -> Measured | None:
+    """All but the result; None in all processes but the first."""
     shard = shard or Shard()
     # before an hour of generation, not after it
     for folder in (work, out):
@@ -135,8 +180,7 @@ def run(
         raise UserError(describe_missing(missing, len(wanted)))
     if not rows:
         raise UserError(f"nothing to score: all {len(wanted)} images are missing or corrupt")
-    result = _result(protocol, prompts, system.info, settings, scorers, rows, missing, folder)
-    return result, write_result(out, result, prompts, rows)
+    return Measured(prompts=prompts, scorers=scorers, rows=rows, missing=missing, folder=folder)
 
 
 def _keep(folder: Path, rows: list[ScoreRow]) -> None:
@@ -146,18 +190,11 @@ def _keep(folder: Path, rows: list[ScoreRow]) -> None:
     merge_rows(folder, SCORES, (asdict(known[key]) for key in sorted(known)))
 
 
-def _result(
-    protocol: Protocol,
-    prompts: list[Prompt],
-    info: SystemInfo,
-    settings: RunSettings,
-    scorers: Scorers,
-    rows: list[ScoreRow],
-    missing: list[Missing],
-    folder: Path,
-) -> Result:
-    records = {category: scorer.record for category, scorer in scorers.by_category.items()}
+def make_result(protocol: Protocol, info: SystemInfo, settings: RunSettings, measured: Measured) -> Result:
+    """The record of a run."""
+    records = {category: scorer.record for category, scorer in measured.scorers.by_category.items()}
     names = {category: record.name for category, record in records.items()}
+    num_scored, num_missing = len(measured.rows), len(measured.missing)
     return Result(
         protocol=protocol.name,
         protocol_sha256=protocol.sha256,
@@ -172,15 +209,15 @@ def _result(
         scorers=records,
         phrase_table=phrase_table(records.values()),
         counts=Counts(
-            expected=len(rows) + len(missing),
-            scored=len(rows),
-            missing=len(missing),
-            num_blank=sum(row.blank for row in rows),
+            expected=num_scored + num_missing,
+            scored=num_scored,
+            missing=num_missing,
+            num_blank=sum(row.blank for row in measured.rows),
         ),
-        missing=missing,
-        skipped=scorers.skipped,
-        metrics=aggregate(prompts, rows, names),
-        provenance=provenance(device=info.device, images=folder),
+        missing=measured.missing,
+        skipped=measured.scorers.skipped,
+        metrics=aggregate(measured.prompts, measured.rows, names),
+        provenance=provenance(device=info.device, images=measured.folder),
     )
 
 

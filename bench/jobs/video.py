@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from bench.jobs.clip_source import ClipSource, draw_clips
 from bench.prompts import Prompt
 from bench.results.aggregate import CategoryMetrics, clustered_mean
 from bench.results.record import (
@@ -25,21 +26,21 @@ from bench.results.record import (
     SystemRecord,
     measures_csv,
     provenance,
+    system_record,
     write_with_scores,
 )
 from bench.scorers import Context
 from bench.scorers.score import SCORES, Missing, ScoreRow
 from bench.scorers.video import Built, build_clip_scorers
-from bench.scorers.video.score import gather_clips, score_clips
+from bench.scorers.video.score import gather_clips, keep_rows, score_clips
 from bench.set_metrics import fid, fvd
 from bench.set_metrics.clip_sets import all_frames, clips_digest, fewest_frames, whole_clips
 from bench.set_metrics.features.i3d import NUM_FRAMES
 from bench.set_metrics.measure import Job, Looked, Options, Plan, Side, describe_bad, look, make_plan, measure
 from bench.sharding import Shard
 from bench.stages import Stage
-from bench.systems import safe_name
+from bench.systems import System, safe_name
 from bench.systems.clips import Clip, Reading, find_clips
-from bench.systems.rows import merge_rows
 from bench.weights import RANDOM_NOTE
 from gentron.atomic import check_writable
 from gentron.config import to_dict
@@ -119,6 +120,25 @@ def folder_set(folder: Path, *, work: Path) -> VideoSet:
     )
 
 
+def system_set(system: System, source: ClipSource, *, stage: Stage, shard: Shard) -> VideoSet:
+    """Clips that a system draws, or drew before with the same settings."""
+    folder = source.folder(system.info)
+    return VideoSet(
+        clips=lambda: draw_clips(system, source, stage, shard),
+        num_clips=len(source.wanted),
+        folder=folder,
+        protocol=source.protocol,
+        protocol_sha256=source.protocol_sha256,
+        suite=source.suite,
+        seed=source.seed,
+        clips_per_prompt=source.clips_per_prompt,
+        limit=source.limit,
+        system=system_record(system.info),
+        device=system.info.device,
+        made_in=folder,
+    )
+
+
 def run(
     measured: VideoSet,
     reference: Sequence[Clip] | None,
@@ -136,7 +156,7 @@ def run(
     for folder in (places.out, places.work):
         check_writable(folder / "any")
     built = build_clip_scorers(asked.measures, Context(device=places.device, models=places.models))
-    sets = _Sets(asked, places, reference)
+    sets = ClipSets(asked, places, reference)
     if not built.scorers and not sets.can_measure:
         raise UserError(f"nothing can be measured: {'; '.join(_reasons(built, sets))}")
     clips = measured.clips()
@@ -154,7 +174,7 @@ def run(
     if not shard.is_first:
         return None
     found = gather_clips(built.scorers, clips, measured.folder, reading=asked.reading)
-    _keep(measured.folder, found.rows)
+    keep_rows(measured.folder, found.rows)
     if found.missing and not asked.allow_missing:
         raise UserError(_describe_missing(found.missing, len(clips)))
     if len(found.missing) == len(clips):
@@ -166,21 +186,12 @@ def run(
     return Done(result, write_with_scores(places.out, result, scores), notes + sets.notes)
 
 
-def _reasons(built: Built, sets: _Sets) -> list[str]:
+def _reasons(built: Built, sets: ClipSets) -> list[str]:
     return list(dict.fromkeys([*built.skipped.values(), *(each.reason for each in sets.skipped)]))
 
 
 def _prompt(clip: Clip) -> Prompt:
     return Prompt(id=clip.prompt_id, category="", text=clip.text or "")
-
-
-def _keep(folder: Path, rows: dict[str, list[ScoreRow]]) -> None:
-    """scores.jsonl anew, in a fixed order, with the rows of other runs on these clips."""
-    from bench.scorers.score import read_scores_rows
-
-    known = read_scores_rows(folder)
-    known.update({(r.prompt_id, r.sample, r.sha256, r.scorer): r for group in rows.values() for r in group})
-    merge_rows(folder, SCORES, (to_dict(known[key]) for key in sorted(known)))
 
 
 def _describe_missing(missing: Sequence[Missing], expected: int, *, shown: int = 5) -> str:
@@ -253,7 +264,7 @@ def measure_metrics(name: str, rows: Sequence[ScoreRow]) -> CategoryMetrics:
 # ---- distances of sets -----------------------------------------------------------------------------------
 
 
-class _Sets:
+class ClipSets:
     """The set metrics that were asked for: of frames as pictures, and of clips as a whole."""
 
     def __init__(self, asked: Asked, places: Places, reference: Sequence[Clip] | None) -> None:

@@ -8,21 +8,12 @@ from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from bench.results.aggregate import MetricValue, interval
 from bench.results.evidence import RESULT, SCORES, check_agreement
-from bench.results.record import (
-    UNTRAINED_NOTE,
-    Result,
-    ScoreLine,
-    limit_words,
-    phrase_sources,
-    read_result,
-    read_scores,
-)
-from bench.scorers.phrases import described
-from bench.weights import RANDOM_NOTE
+from bench.results.record import Result, ScoreLine, read_result, read_scores
+from bench.results.warnings import ResultWarning
 from gentron.errors import UserError
 
 T = TypeVar("T")
@@ -99,15 +90,6 @@ def read(path: Path) -> Found:
 # ---- entries ---------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Flag:
-    """What a reader must know beside a number. `bad`: it is no result of the system; `note`: it is, but."""
-
-    short: str
-    text: str
-    kind: Literal["bad", "note"]
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Value:
     """A mean, its 95 % interval where one is known, and what it was taken over."""
@@ -133,7 +115,7 @@ class Entry:
     detail: str
     values: dict[str, Value]
     mean: Value | None
-    flags: tuple[Flag, ...]
+    flags: tuple[ResultWarning, ...]
     hue: int
     """Number of the system in its section: entries of one system share a colour."""
 
@@ -191,68 +173,6 @@ def mean_value(metrics: Sequence[MetricValue]) -> Value | None:
         parts = math.fsum(v**2 / (m.num_prompts - 1) for v, m in zip(variances, metrics, strict=True))
         low, high = interval(mean, math.sqrt(total) / len(means), int(total**2 / parts) + 1)
     return Value(mean=mean, low=low, high=high, num_images=images, num_prompts=prompts)
-
-
-@dataclass(frozen=True, slots=True)
-class Published:
-    """What the installed protocol of this very hash asks for."""
-
-    images_per_prompt: int
-    seed: int
-
-
-def published_settings(result: Result) -> Published | None:
-    """None if this bench has not the protocol, or has it with another hash."""
-    from bench.prompts.protocol import read_config
-
-    try:
-        config, digest = read_config(result.protocol)
-    except UserError:
-        return None
-    if digest != result.protocol_sha256:
-        return None
-    return Published(config.images_per_prompt, config.seed)
-
-
-def flags(result: Result) -> tuple[Flag, ...]:
-    """Why the numbers are not, or not quite, the protocol's."""
-    found = []
-    if result.is_rehearsal:
-        found.append(Flag("random scorer weights", RANDOM_NOTE, "bad"))
-    if result.system.untrained:
-        found.append(Flag("untrained", UNTRAINED_NOTE, "bad"))
-    if result.counts.missing:
-        lost = f"{result.counts.missing} of {result.counts.expected} images are missing"
-        text = f"{lost}: the means are over survivors only"
-        found.append(Flag(f"{result.counts.missing} missing", text, "bad"))
-    if blank := result.counts.num_blank:
-        text = f"{blank} of {result.counts.scored} images are blank, of one colour: scored as they are"
-        found.append(Flag(f"{blank} blank", text, "bad"))
-    if words := limit_words(result):
-        first = result.limit_choice is None or result.limit_choice.rule == "first"
-        short = f"first {result.limit}" if first else f"limit {result.limit}"
-        found.append(Flag(short, f"{words}, only: not the full protocol", "note"))
-    if result.suite != "all":
-        found.append(Flag(f"suite {result.suite}", f"suite {result.suite} only", "note"))
-    if result.skipped:
-        names = ", ".join(s.metric for s in result.skipped)
-        found.append(Flag(f"{len(result.skipped)} skipped", f"not measured: {names}", "note"))
-    asked = published_settings(result)
-    if asked and result.images_per_prompt != asked.images_per_prompt:
-        text = f"{result.images_per_prompt} images a prompt, the protocol asks for {asked.images_per_prompt}"
-        found.append(Flag(f"{result.images_per_prompt} a prompt", text, "note"))
-    if asked and result.seed != asked.seed:
-        text = f"seed {result.seed}, the protocol's is {asked.seed}"
-        found.append(Flag(f"seed {result.seed}", text, "note"))
-    found += [Flag(f"{c}: {e}", f"{c}: prompt list {e}", "note") for c, e in result.editions.items()]
-    found += [
-        Flag(f"phrases {name}", f"noun phrases: {described(record)}", "note")
-        for name, record in phrase_sources(result.scorers.values()).items()
-        if not record.get("pinned")
-    ]
-    if result.provenance.dirty:
-        found.append(Flag("uncommitted code", "the bench's own code had uncommitted changes", "note"))
-    return tuple(found)
 
 
 # ---- labels ----------------------------------------------------------------------------------------------

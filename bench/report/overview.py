@@ -18,7 +18,6 @@ from bench.report.entries import (
     Found,
     Loaded,
     details,
-    flags,
     grouped,
     key_of,
     mean_value,
@@ -29,6 +28,7 @@ from bench.report.entries import (
 from bench.report.series import History, Sweep, histories, sweeps
 from bench.results.published import PublishedRow, rows_for
 from bench.results.record import Result, SetMetric
+from bench.results.warnings import warnings
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -179,7 +179,7 @@ def _comparison(
             detail=detail,
             values=values,
             mean=mean_value([by_name[name] for name in categories]) if complete else None,
-            flags=flags(each.result),
+            flags=tuple(warnings(each.result)),
             hue=hues[each.result.system.name],
         )
         entries.append(entry)

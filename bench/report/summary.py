@@ -8,10 +8,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from bench.results.aggregate import CategoryMetrics, MetricValue
-from bench.results.record import UNTRAINED_NOTE, Result, limit_words, phrase_sources, read_result
-from bench.scorers.phrases import described
+from bench.results.record import Result, read_result
+from bench.results.warnings import ResultWarning, warnings
 from bench.shipped import shipped_folder
-from bench.weights import RANDOM_NOTE
 
 
 def reference(protocol: str, protocol_sha256: str) -> Result | None:
@@ -44,14 +43,20 @@ def title(result: Result) -> str:
     return f"{result.protocol} · {label(result)}"
 
 
-# the columns of the shapes world; other scorers show their own views
+# the columns of the shapes world, of its pictures and of its clips; other scorers show their own views
 SHOWN = ("held-out", "chance", "shuffled", "extra objects", "relation")
+SHOWN_OF_MOTION = ("held-out", "chance", "direction", "binding", "appearance", "step px")
+
+
+def is_motion(result: Result) -> bool:
+    """Of clips of the shapes world."""
+    return any(metrics.scorer == "motion" for metrics in result.metrics)
 
 
 def _columns(result: Result) -> list[str]:
     """Views that some category has: the well-known ones first, at most six."""
     found = dict.fromkeys(view for metrics in result.metrics for view in metrics.views)
-    known = [view for view in SHOWN if view in found]
+    known = [view for view in (SHOWN_OF_MOTION if is_motion(result) else SHOWN) if view in found]
     return (known or list(found))[:6]
 
 
@@ -81,8 +86,15 @@ def _view(metrics: CategoryMetrics, name: str) -> str:
 def notes(result: Result) -> list[str]:
     """What a reader must know beside the table."""
     counts = result.counts
-    lines = [f"{counts.scored} of {counts.expected} images scored; mean ± standard error over prompts."]
-    if any("chance" in metrics.views for metrics in result.metrics):
+    what = "clips" if is_motion(result) else "images"
+    lines = [f"{counts.scored} of {counts.expected} {what} scored; mean ± standard error over prompts."]
+    if is_motion(result):
+        lines.append(
+            "score: share of clips in which everything moves as asked; chance: the same clips with what the"
+            " category tests redrawn; direction: whatever the others do; binding: who moves and who does not;"
+            " step px: mean way between frames. appearance, persistence: every frame, over all clips."
+        )
+    elif any("chance" in metrics.views for metrics in result.metrics):
         lines.append(
             "chance: the same pictures against the prompt with the tested attribute redrawn; shuffled:"
             " against other prompts; extra objects: share of pictures with more objects than asked;"
@@ -91,32 +103,20 @@ def notes(result: Result) -> list[str]:
     for reason in dict.fromkeys(skipped.reason for skipped in result.skipped):
         names = ", ".join(skipped.metric for skipped in result.skipped if skipped.reason == reason)
         lines.append(f"{names} skipped: {reason}")
-    lines += warnings(result)
+    lines += [_sentence(each, result) for each in warnings(result) if each.name in AT_THE_END]
     return lines
 
 
-def warnings(result: Result) -> list[str]:
-    """Why the numbers are not, or not quite, the protocol's."""
-    lines = []
-    if result.is_rehearsal:
-        lines.append(f"{RANDOM_NOTE}.")
-    if result.system.untrained:
-        lines.append(f"{UNTRAINED_NOTE}.")
-    if result.counts.missing:
-        lines.append(f"{result.counts.missing} images are missing: the means are over survivors only.")
-    if blank := result.counts.num_blank:
-        lines.append(f"{blank} images are blank, of one colour: scored as they are.")
-    if words := limit_words(result):
-        lines.append(f"{words}, only: not the full protocol.")
-    for category, edition in result.editions.items():
-        lines.append(f"{category}: prompt list {edition}.")
-    for record in phrase_sources(result.scorers.values()).values():
-        if not record.get("pinned"):
-            lines.append(
-                f"noun phrases: {described(record)}; comparable only with results of the same source"
-                " (docs/phrases.md)."
-            )
-    return lines
+# the others are said above the table, or are of no weight to whoever has just run the command
+AT_THE_END = ("rehearsal", "untrained", "missing", "blank", "limit", "edition", "phrases")
+
+
+def _sentence(warning: ResultWarning, result: Result) -> str:
+    if warning.name == "missing":  # how many there are of stands in the first line
+        return f"{result.counts.missing} images are missing: the means are over survivors only."
+    if warning.name == "phrases":
+        return f"{warning.text}; comparable only with results of the same source (docs/phrases.md)."
+    return f"{warning.text}."
 
 
 # ---- results/README.md -----------------------------------------------------------------------------------

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.results.aggregate import MetricValue, clustered_mean
-from bench.results.record import UNTRAINED_NOTE, Result, ScoreLine, read_result, read_scores
-from bench.weights import RANDOM_NOTE
+from bench.results.record import Result, ScoreLine, read_result, read_scores
+from bench.results.warnings import VOID, warnings
 from gentron.errors import UserError
 from gentron.hashing import sha256
 
@@ -37,12 +37,8 @@ class Evidence:
     @property
     def flags(self) -> list[str]:
         """What makes its numbers no result, for every place that shows them."""
-        flags = []
-        if self.result.system.untrained:
-            flags.append(UNTRAINED_NOTE)
-        if self.result.is_rehearsal:
-            flags.append(RANDOM_NOTE)
-        return flags
+        found = {each.name: each.text for each in warnings(self.result)}
+        return [found[name] for name in VOID if name in found]
 
 
 def locate(path: Path) -> Path:
@@ -88,7 +84,10 @@ def check_agreement(file: Path, result: Result, lines: list[ScoreLine]) -> None:
         more = f" and {len(twice) - 1} more" if len(twice) > 1 else ""
         raise UserError(f"{scores} holds {prompt_id}, sample {sample}, more than once{more}")
     homes: dict[str, str] = {}
-    for line in lines if not result.is_of_measures else []:
+    measures = {metric.category for metric in result.metrics if metric.category == metric.scorer}
+    for line in lines:
+        if line.category in measures:  # of the same samples as other numbers
+            continue
         if homes.setdefault(line.prompt_id, line.category) != line.category:
             raise UserError(f"{scores} has {line.prompt_id} in {homes[line.prompt_id]} and {line.category}")
     num_scored = len({(r.prompt_id, r.sample) for r in lines})
@@ -134,4 +133,4 @@ def picture(evidence: Evidence, prompt_id: str, sample: int) -> str | None:
     folder = Path(evidence.result.provenance.images)
     record = read_manifest(folder).get((prompt_id, sample)) if folder.is_dir() else None
     path = folder / (record.file if record else f"images/{prompt_id}_{sample:02d}.png")
-    return path.as_posix() if path.is_file() else None
+    return path.as_posix() if path.exists() else None  # of a clip, the folder of its frames

@@ -180,7 +180,9 @@ def phrase_sources(scorers: Iterable[ScorerRecord]) -> dict[str, dict[str, Any]]
 
 def phrase_table(scorers: Iterable[ScorerRecord]) -> str | None:
     """Name and hash of the frozen table that the noun phrases are from; None where they are not from one."""
-    tables = [record for record in phrase_sources(scorers).values() if "spacy" in record and "sha256" in record]
+    tables = [
+        record for record in phrase_sources(scorers).values() if "spacy" in record and "sha256" in record
+    ]
     return ", ".join(f"{record['source']} {record['sha256'][:16]}" for record in tables) or None
 
 

@@ -1,4 +1,4 @@
-"""Clips before picture scorers: the one place where frames become pictures.
+"""Clips before scorers: the one place where frames become pictures, or a clip.
 
 A scorer of pictures never learns what a clip is. It is asked about every frame, and the means are the clip's;
 or about one frame, where the protocol or the caller says which.
@@ -9,6 +9,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from typing import Protocol, runtime_checkable
+
+import numpy as np
 
 from bench.prompts import Prompt
 from bench.scorers import Scored, Scorer, ScorerRecord
@@ -47,10 +50,26 @@ def mean_over_frames(each: Sequence[Scored]) -> Scored:
     )
 
 
-def score_frames(scorer: Scorer | OverFrames, frames: Sequence[Frame], prompt: Prompt, sample: int) -> Scored:
+@runtime_checkable
+class ClipJudge(Protocol):
+    """Scores the frames of a clip together, as a judge of motion must."""
+
+    @property
+    def record(self) -> ScorerRecord: ...
+
+    def score_clip(self, frames: np.ndarray, prompt: Prompt, sample: int) -> Scored:
+        """frames: (F, H, W, 3) uint8.   sample: its index among the prompt's."""
+        ...
+
+
+def score_frames(
+    scorer: Scorer | OverFrames | ClipJudge, frames: Sequence[Frame], prompt: Prompt, sample: int
+) -> Scored:
     """Of a picture, which has one frame, or of a clip; ValueError for a clip and a scorer of pictures."""
     if isinstance(scorer, OverFrames):
         return scorer.score(frames, prompt, sample)
+    if isinstance(scorer, ClipJudge):
+        return scorer.score_clip(np.stack([frame.pixels for frame in frames]), prompt, sample)
     if len(frames) != 1:
         raise ValueError(f"'{scorer.record.name}' scores pictures, got {len(frames)} frames: use OverFrames")
     return scorer.score(frames[0].pixels, frames[0].sha256, prompt, sample)

@@ -1,8 +1,8 @@
 """The exact judge of motion: follows each asked object through a clip and says where it went.
 
-Frames are read by the judge of pictures (bench.scorers.shapes). In each frame an asked object is the detection
-that has its named attributes; where several have, the one nearest to where it was before. Definitions, for an
-object that is asked to go d pixels in all:
+Frames are read by the judge of pictures (bench.scorers.shapes). In each frame an asked object is the
+detection that has its named attributes; where several have, the one nearest to where it was before.
+Of an object:
   direction: that of the larger component of its way from the first to the last frame in which it is found, if
     that exceeds half of what was asked over these frames; else it stands still. An object that is found in
     frames less than half of the clip apart is lost. One that bounces is asked so twice: up to its turn, and
@@ -38,7 +38,7 @@ from bench.scorers.shapes import JUDGE_VERSION, Detection, detect, judge_detecti
 from bench.systems.images import fit as resized
 from gentron.config import from_dict
 from gentron.errors import UserError
-from gentron.shapes.captions import Description
+from gentron.shapes.captions import Description, ObjectDescription
 from gentron.shapes.motion import (
     FAST,
     MOTION_VERSION,
@@ -253,9 +253,13 @@ def judge_clip(found: Sequence[list[Detection]], claim: ClipDescription) -> Clip
     )
 
 
+def _name(thing: ObjectDescription) -> str:
+    return say(thing) if thing.shape else f"{say(thing)} object"
+
+
 def _motion(verdicts: Sequence[Verdict], claim: ClipDescription) -> Score:
     said = [
-        f"{say(thing)} {verdict.said}" + ("" if verdict.right else f", asked {_asked(movement)}")
+        f"{_name(thing)} {verdict.said}" + ("" if verdict.right else f", asked {_asked(movement)}")
         for thing, verdict, movement in zip(claim.objects, verdicts, claim.moves, strict=True)
     ]
     return Score(float(all(v.right for v in verdicts)), "; ".join(said))
@@ -271,7 +275,7 @@ def _appearance(found: Sequence[list[Detection]], description: Description) -> S
 
 def _persistence(tracks: Sequence[Track], claim: ClipDescription) -> Score:
     said = [
-        f"{say(thing)} in {len(track.found)} of {len(track.places)} frames"
+        f"{_name(thing)} in {len(track.found)} of {len(track.places)} frames"
         for thing, track in zip(claim.objects, tracks, strict=True)
     ]
     return Score(float(np.mean([track.share_found for track in tracks])), "; ".join(said))
@@ -332,12 +336,18 @@ class MotionScorer:
                 " installed are {}, {} and {}: install the matching release".format(*asked, *installed)
             )
         self._settings = settings
-        self.num_frames, self.fps = settings.num_frames, settings.fps
 
     def score(self, image: np.ndarray, digest: str, prompt: Prompt, sample: int) -> Scored:
-        """The frames (F, H, W, 3) uint8, of any size -> the definition at the top of this module."""
+        """A picture cannot be judged: this protocol's systems draw clips."""
+        raise ValueError(f"the judge of motion scores clips, got a picture of prompt {prompt.id}")
+
+    def score_clip(self, frames: np.ndarray, prompt: Prompt, sample: int) -> Scored:
+        """(F, H, W, 3) uint8, of any size -> the definition at the top of this module."""
+        wanted = self._settings.num_frames
+        if len(frames) != wanted:
+            raise ValueError(f"clips must have {wanted} frames, got {len(frames)} of prompt {prompt.id}")
         size, claim = self._settings.image_size, prompt.clip_claim
-        found = look(np.stack([resized(frame, size) for frame in image]))
+        found = look(np.stack([resized(frame, size) for frame in frames]))
         judgement = judge_clip(found, claim)
         measures = {name: getattr(judgement, name)._asdict() for name in MEASURES}
         return Scored(

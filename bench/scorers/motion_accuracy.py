@@ -1,4 +1,4 @@
-"""How often the judge of motion is right: on clips that are known, clean and degraded, and on false captions."""
+"""How often the judge of motion is right: on known clips, clean and degraded, and on false captions."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 mini | xl2 | g2 | s2 | b2 | l2   a preset: bundled weights, or those in the models folder
 DIR                              a GenTron checkpoint folder
-folder:DIR                       images made elsewhere
+folder:DIR                       images made elsewhere, or folders of frames
 diffusers:REPO or diffusers:DIR  any text-to-image pipeline of diffusers, from the local cache or a folder
 """
 
@@ -85,17 +85,27 @@ class Collection(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ClipShape:
+    """What is asked of a system that draws clips."""
+
+    num_frames: int
+    fps: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class SystemOptions:
-    """How to run a system; None takes the system's own setting."""
+    """How to run a system; None takes the system's own setting. clip: None for pictures."""
 
     device: str = "auto"
     num_inference_steps: int | None = None
     guidance_scale: float | None = None
+    motion_guidance_scale: float | None = None
     sampler: str | None = None
     batch_size: int | None = None
     random_weights: bool = False
     checkpoint: Path | None = None
     image_size: int | None = None
+    clip: ClipShape | None = None
 
     def refuse(self, what: str, *names: str) -> None:
         """Raise ValueError if one of these options is set: a setting without effect would mislead."""
@@ -128,6 +138,10 @@ def check_system(name: str) -> None:
 def parse_system(name: str, options: SystemOptions) -> System | Collection:
     """The system of this name; UserError if it does not exist or its weights are not here."""
     kind, _, rest = name.partition(":")
+    if kind == "folder" and rest and options.clip:
+        from bench.systems.clip_folder import ClipFolderSystem
+
+        return ClipFolderSystem(Path(rest), options)
     if kind == "folder" and rest:
         from bench.systems.folder import FolderSystem
 

@@ -13,9 +13,9 @@ from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
 from bench.systems import Request, SystemInfo, SystemOptions, safe_name
 from bench.systems.gentron import hash_folder
+from gentron.device import usable_device
 from gentron.errors import UserError
 from gentron.media import Sample
-from gentron.pipeline import usable_device
 from gentron.text import first_line, quiet_loading
 from gentron.torchvision_ops import prepare_torchvision
 

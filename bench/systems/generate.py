@@ -19,6 +19,7 @@ from bench.systems.samples import (
     MANIFEST,
     MediaFile,
     SampleRecord,
+    frames_at,
     is_made,
     manifest_row,
     read_manifest,
@@ -57,16 +58,19 @@ def collect(collection: Collection, wanted: list[Request], prompts: Sequence[Pro
 
     prompts: all of the lists in order, see `Collection.find`.
     """
+    media = collection.info.media
     records = []
     for request, place in zip(wanted, collection.find(wanted, prompts), strict=True):
         path = place.resolve()
-        digest = file_sha256(path) if path.is_file() else None
+        files = frames_at(path, media) if media.kind == "video" else [path]
         records.append(
             SampleRecord(
                 prompt_id=request.prompt_id,
                 sample=request.sample,
                 seed=-1,
-                files=(MediaFile(str(path), digest),),
+                kind=media.kind,
+                fps=media.fps,
+                files=tuple(MediaFile(str(f), file_sha256(f) if f.is_file() else None) for f in files),
             )
         )
     return records

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from copy import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bench.systems import Request, SystemInfo, SystemOptions, safe_name
-from gentron.checkpoint import find_checkpoint
+from bench.systems import Media, Request, SystemInfo, SystemOptions, safe_name
+from gentron.checkpoint import CheckpointConfig, find_checkpoint
+from gentron.errors import UserError
 from gentron.media import Sample
 from gentron.pipeline import GenTronPipeline, open_pipeline
 from gentron.presets import PRESETS
@@ -25,8 +28,23 @@ def hash_folder(folder: Path) -> str:
     return digest.hexdigest()
 
 
+def _motion_settings(config: CheckpointConfig, name: str, options: SystemOptions) -> dict[str, Any]:
+    """What shapes clips; of a video model that is asked for pictures, its motion-free single frame."""
+    if options.clip is None:
+        options.refuse("pictures", "motion_guidance_scale")
+        return {} if config.model.temporal is None else {"num_frames": 1}
+    if config.model.temporal is None:
+        raise UserError(f"'{name}' is a text-to-image model and draws no clips: give a video model")
+    scale = options.motion_guidance_scale
+    return {
+        "num_frames": options.clip.num_frames,
+        "fps": float(options.clip.fps),
+        "motion_guidance_scale": config.sampling.motion_guidance_scale if scale is None else float(scale),
+    }
+
+
 class GenTronSystem:
-    """A GenTron pipeline with its settings made explicit."""
+    """A GenTron pipeline with its settings made explicit; for clips where the options say their shape."""
 
     def __init__(self, name: str, options: SystemOptions) -> None:
         pipeline, label, weights = self._load(name, options)
@@ -42,6 +60,7 @@ class GenTronSystem:
             "height": size,
             "width": size,
         }
+        self._settings |= _motion_settings(pipeline.config, label, options)
         self._stream([Request(id="check", prompt_id="", sample=0, text="a", seed=0)])  # checks the settings
         self.info = SystemInfo(
             kind="gentron",
@@ -50,7 +69,22 @@ class GenTronSystem:
             untrained=pipeline.is_untrained,
             settings=dict(self._settings),
             device=str(pipeline.device),
+            media=Media()
+            if options.clip is None
+            else Media("video", options.clip.num_frames, options.clip.fps),
         )
+
+    def at(self, *, guidance_scale: float, motion_guidance_scale: float) -> GenTronSystem:
+        """The same weights, loaded once, under other guidance of clips."""
+        other = copy(self)
+        scales = {
+            "guidance_scale": float(guidance_scale),
+            "motion_guidance_scale": float(motion_guidance_scale),
+        }
+        other._settings = {**self._settings, **scales}
+        other._stream([Request(id="check", prompt_id="", sample=0, text="a", seed=0)])
+        other.info = replace(self.info, settings=dict(other._settings))
+        return other
 
     @staticmethod
     def _load(name: str, options: SystemOptions) -> tuple[GenTronPipeline, str, str | None]:
@@ -64,10 +98,9 @@ class GenTronSystem:
         return pipeline, label, hash_folder(folder)
 
     def samples(self, requests: Sequence[Request]) -> Iterator[Sample]:
-        for image in self._stream(requests):
-            yield Sample((image,))
+        yield from self._stream(requests)
 
-    def _stream(self, requests: Sequence[Request]) -> Iterator:
+    def _stream(self, requests: Sequence[Request]) -> Iterator[Sample]:
         return self._pipeline.stream(
             [request.text for request in requests],
             seeds=[request.seed for request in requests],

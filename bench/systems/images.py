@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import math
 import warnings
 from pathlib import Path
 
+import einops
 import numpy as np
 from PIL import Image
 
@@ -35,9 +37,9 @@ def write_atomic(path: Path, data: bytes) -> None:
 def read_image(path: Path, *, as_stored: bool = False) -> tuple[np.ndarray, str]:
     """The picture as (H, W, 3) uint8 and the sha256 of its file; raises BadImage with the reason.
 
-    As a person sees it: upright by its EXIF, transparency on white.   as_stored: as the tools that compute FID
-    read it, by Pillow's own conversion: EXIF unread, transparency dropped. Grey of 16 bits and more is scaled to
-    8 in both. A picture of one colour is a picture like any other: see `is_blank`.
+    As a person sees it: upright by its EXIF, transparency on white.   as_stored: as the tools that compute
+    FID read it, by Pillow's own conversion: EXIF unread, transparency dropped. Grey of 16 bits and more is
+    scaled to 8 in both. A picture of one colour is a picture like any other: see `is_blank`.
     """
     try:
         data = path.read_bytes()
@@ -47,7 +49,9 @@ def read_image(path: Path, *, as_stored: bool = False) -> tuple[np.ndarray, str]
         picture = _stored(data) if as_stored else read_picture(data, name=path.name)
     except MediaError as error:
         reason = str(error).partition(f"{path.name}: ")[2]
-        told = "decompression bomb" in reason or "values from" in reason  # what a person can do something about
+        told = (
+            "decompression bomb" in reason or "values from" in reason
+        )  # what a person can do something about
         raise BadImage(reason if told else "corrupt") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise BadImage("corrupt") from error
@@ -64,6 +68,14 @@ def _stored(data: bytes) -> Image.Image:
 def is_blank(image: np.ndarray) -> bool:
     """Of one colour: to be counted and warned of, for a model that draws nothing draws this."""
     return bool((image == image[:1, :1]).all())
+
+
+def side_by_side(frames: np.ndarray) -> np.ndarray:
+    """(F, H, W, 3) -> one picture in reading order, about twice as wide as high: 8 frames in 2 rows of 4."""
+    columns = math.ceil(math.sqrt(2 * len(frames)))
+    rows = math.ceil(len(frames) / columns)
+    blank = np.full((rows * columns - len(frames), *frames.shape[1:]), 255, np.uint8)
+    return einops.rearrange(np.concatenate([frames, blank]), "(r c) h w d -> (r h) (c w) d", r=rows)
 
 
 def fit(image: np.ndarray, size: int) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -145,6 +146,18 @@ def read_frames(folder: Path, record: SampleRecord) -> list[Frame]:
 def are_blank(frames: Sequence[Frame]) -> bool:
     """A clip is blank where every frame is; one blank frame among others, as in a fade, is a frame."""
     return all(is_blank(frame.pixels) for frame in frames)
+
+
+def frames_at(folder: Path, media: Media) -> list[Path]:
+    """The files that a folder of frames shows at the rate asked for, as many as are asked for; one that the
+    folder is too short for is named as it would be, and is not there."""
+    from gentron.data.video import frame_files, read_facts
+
+    assert media.fps is not None, "pictures have no rate"
+    there = frame_files(folder) if folder.is_dir() else []
+    fps = read_facts(folder, fps=media.fps).fps if there else media.fps
+    places = [math.floor(k / media.fps * fps + 1e-6) for k in range(media.num_frames)]
+    return [there[k] if k < len(there) else folder / f"{k:06d}.png" for k in places]
 
 
 def taken(frames: Sequence[Any], frame: int | None) -> list[Any]:

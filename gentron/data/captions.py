@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -66,3 +67,29 @@ def _from_json(text: str, where: str, column: str | None) -> Captions:
     """An object with a caption under one of the usual names, or a string or list of strings."""
     value = parse_json(text, where)
     return from_row(value, column) if isinstance(value, dict) else from_value(value)
+
+
+OPPOSITES = {
+    "left": "right", "leftward": "rightward", "leftwards": "rightwards", "leftmost": "rightmost",
+    "up": "down", "upward": "downward", "upwards": "downwards", "rising": "falling", "rises": "falls",
+    "forward": "backward", "forwards": "backwards", "clockwise": "counterclockwise",
+}  # fmt: skip
+DIRECTIONS = OPPOSITES | {opposite: word for word, opposite in OPPOSITES.items()}
+SIDES = {word for word in DIRECTIONS if word.startswith(("left", "right"))}
+WORD = re.compile(r"[A-Za-z]+")
+
+
+def names_a_side(caption: str) -> bool:
+    """Whether a caption says left or right, which a mirrored picture would make a lie."""
+    return any(word.lower() in SIDES for word in WORD.findall(caption))
+
+
+def opposite_directions(caption: str) -> str:
+    """Every word of direction turned into its opposite, its first letter's case kept."""
+
+    def turned(match: re.Match[str]) -> str:
+        word = match[0]
+        opposite = DIRECTIONS.get(word.lower(), word)
+        return opposite.capitalize() if word[0].isupper() and opposite != word else opposite
+
+    return WORD.sub(turned, caption)

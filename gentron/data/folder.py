@@ -94,7 +94,6 @@ class ListedSource:
         by_hash = sorted(items, key=lambda item: _hash(item.name))
         self.listing, self.seed = listing, seed
         self._encode, self._decode = encode, decode
-        self._named: set[str] = set()
         held_back, self._held_back = self._hold_back(by_hash, min(validation_size, len(items) // 10 or 1))
         self._items = [item for item in items if item.name not in held_back]
         self._draw_all = DecodeAhead(self._draw)
@@ -127,14 +126,9 @@ class ListedSource:
     def batch(self, global_indices: Sequence[int]) -> Batch:
         drawn = self._draw_all(global_indices)
         latents = self._encode(np.stack([sample.pixels for sample in drawn]))
-        told = [line for sample in drawn for line in sample.unreadable]
-        return Batch(latents, [sample.caption for sample in drawn], self._new(told))
-
-    def _new(self, lines: list[str]) -> tuple[str, ...]:
-        """Those not told before: a file is named once a run, however often it comes by."""
-        new = tuple(line for line in dict.fromkeys(lines) if line not in self._named)
-        self._named.update(new)
-        return new
+        # on every visit, not once a run: the rows of a resumed run are then those of a whole one
+        unreadable = tuple(line for sample in drawn for line in sample.unreadable)
+        return Batch(latents, [sample.caption for sample in drawn], unreadable)
 
     def _hold_back(self, items: Sequence[Item], number: int) -> tuple[set[str], Batch]:
         """The first `number` of the items that can be read: names, and the batch with first captions."""
@@ -153,7 +147,7 @@ class ListedSource:
             latents.append(self._encode(pixels[None]))
         if not names:
             raise UserError(f"{self.listing.place}: no file can be read, the first: {unreadable[0]}")
-        return names, Batch(torch.cat(latents), captions, self._new(unreadable))
+        return names, Batch(torch.cat(latents), captions, tuple(unreadable))
 
     def held_back(self) -> Batch:
         return self._held_back

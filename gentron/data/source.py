@@ -40,14 +40,6 @@ class DataSource(Protocol):
         ...
 
 
-class ClipSource(DataSource, Protocol):
-    """A source of clips that also knows what its held-back clips do not show."""
-
-    def swapped_captions(self) -> list[str]:
-        """For each held-back clip a caption that is wrong about its motion; its own where there is none."""
-        ...
-
-
 @lru_cache(maxsize=4)
 def _epoch_order(seed: int, epoch: int, num_items: int) -> np.ndarray:
     return keyed_rng(seed, epoch, Stream.ORDER).permutation(num_items)

@@ -7,7 +7,7 @@ from __future__ import annotations
 import io
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -222,7 +222,7 @@ def _webp_timeline(source: Path | bytes) -> Timeline:
     return Timeline(tuple(stamp / 1000 for stamp in stamps), total / 1000)
 
 
-def _webp_frames(source: Path | bytes, indices: Sequence[int]) -> Iterator[np.ndarray]:
+def _webp_frames(source: Path | bytes, indices: Iterable[int]) -> Iterator[np.ndarray]:
     with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
         for index in indices:
             image.seek(index)
@@ -274,6 +274,15 @@ def _picture(path: Path) -> np.ndarray:
 # ---- one reader for all ------------------------------------------------------------------------------------
 
 
+class ClipReader(NamedTuple):
+    """A clip that was looked through but not decoded; nothing of it is open."""
+
+    timeline: Timeline
+    codec: str
+    frames: Callable[[Sequence[float]], Iterator[np.ndarray]]
+    """Rising times in seconds -> the frame shown at each, (H, W, 3) uint8, one at a time."""
+
+
 @contextmanager
 def _named(name: str) -> Iterator[None]:
     """Whatever a decoder finds wrong with a file as one MediaError with the file's name."""
@@ -287,39 +296,56 @@ def _named(name: str) -> Iterator[None]:
         raise MediaError(f"cannot read clip {name}: {error}") from None
 
 
-def _name_of(source: Path | bytes, name: str | None) -> str:
-    return name or (f"of {len(source)} bytes" if isinstance(source, bytes) else str(source))
+def open_clip(source: Path | bytes, *, fps: float = 4.0, name: str | None = None) -> ClipReader:
+    """Look through a file, a file's bytes or a folder of frames.
+
+    fps: of a folder of frames that states none.   name: what errors call it.   Raises MediaError, now or when
+    frames are read.
+    """
+    name = name or (f"of {len(source)} bytes" if isinstance(source, bytes) else str(source))
+    with _named(name):
+        if isinstance(source, Path) and source.is_dir():
+            reader = _folder_reader(source, fps)
+        elif _is_webp(source):
+            reader = _webp_reader(source)
+        else:
+            reader = _container_reader(source)
+
+    def frames(times: Sequence[float]) -> Iterator[np.ndarray]:
+        with _named(name):
+            yield from reader.frames(times)
+
+    return reader._replace(frames=frames)
+
+
+def _container_reader(source: Path | bytes) -> ClipReader:
+    with _opened(source) as (container, stream):
+        packets = _scan(container, stream)
+        codec = stream.codec_context.name
+    return ClipReader(packets.timeline, codec, lambda times: _decoded(source, packets, times))
+
+
+def _webp_reader(source: Path | bytes) -> ClipReader:
+    timeline = _webp_timeline(source)
+    return ClipReader(timeline, "webp", lambda times: _webp_frames(source, _shown(timeline, times)))
+
+
+def _folder_reader(folder: Path, fps: float) -> ClipReader:
+    files, rate = frame_files(folder), _folder_fps(folder, fps)
+    if not files:
+        raise MediaError("no frame")
+    timeline = Timeline(tuple(k / rate for k in range(len(files))), len(files) / rate)
+    return ClipReader(
+        timeline, "frames", lambda times: (_picture(files[index]) for index in _shown(timeline, times))
+    )
 
 
 def read_facts(source: Path | bytes, *, fps: float = 4.0, name: str | None = None) -> ClipFacts:
     """Sides, number of frames and length of a clip; fps is that of a folder of frames that states none."""
-    with _named(_name_of(source, name)):
-        if isinstance(source, Path) and source.is_dir():
-            return _folder_facts(source, fps)
-        if _is_webp(source):
-            timeline = _webp_timeline(source)
-            with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
-                width, height = image.size
-            codec = "webp"
-        else:
-            with _opened(source) as (container, stream):
-                packets = _scan(container, stream)
-                codec = stream.codec_context.name
-            timeline = packets.timeline
-            height, width = next(_decoded(source, packets, [0.0])).shape[:2]
-        return ClipFacts(
-            width=width, height=height, num_frames=len(timeline.times), seconds=timeline.end, codec=codec
-        )
-
-
-def _folder_facts(folder: Path, fps: float) -> ClipFacts:
-    files = frame_files(folder)
-    if not files:
-        raise MediaError("no frame")
-    with Image.open(files[0]) as image:
-        width, height = image.size
-    seconds = len(files) / _folder_fps(folder, fps)
-    return ClipFacts(width=width, height=height, num_frames=len(files), seconds=seconds, codec="frames")
+    reader = open_clip(source, fps=fps, name=name)
+    height, width = next(reader.frames([0.0])).shape[:2]
+    times, end = reader.timeline
+    return ClipFacts(width=width, height=height, num_frames=len(times), seconds=end, codec=reader.codec)
 
 
 def read_frames(
@@ -340,32 +366,17 @@ def read_frames(
     Raises MediaError for a file that is damaged, cut short, without pictures, or shorter than asked.
     """
     _check_window(num_frames, fps, start)
-    with _named(_name_of(source, name)):
-        if isinstance(source, Path) and source.is_dir():
-            frames: Iterator[np.ndarray] = _read_folder(source, num_frames, fps, start, rng)
-        elif _is_webp(source):
-            timeline = _webp_timeline(source)
-            times = _times(timeline, num_frames, fps, start, rng)
-            frames = _webp_frames(source, _shown(timeline, times))
-        else:
-            with _opened(source) as (container, stream):
-                packets = _scan(container, stream)
-            frames = _decoded(source, packets, _times(packets.timeline, num_frames, fps, start, rng))
-        if image_size is not None:
-            frames = (centre_crop(frame, image_size) for frame in frames)
-        stacked = list(frames)
-        if len({frame.shape for frame in stacked}) > 1:
-            raise MediaError("frames of several sizes")
-        return np.stack(stacked)
-
-
-def _read_folder(
-    folder: Path, num_frames: int, fps: float, start: float, rng: np.random.Generator | None
-) -> Iterator[np.ndarray]:
-    files, rate = frame_files(folder), _folder_fps(folder, fps)
-    timeline = Timeline(tuple(k / rate for k in range(len(files))), len(files) / rate)
-    times = _times(timeline, num_frames, fps, start, rng)
-    return (_picture(files[index]) for index in _shown(timeline, times))
+    name = name or (f"of {len(source)} bytes" if isinstance(source, bytes) else str(source))
+    reader = open_clip(source, fps=fps, name=name)
+    with _named(name):
+        times = _times(reader.timeline, num_frames, fps, start, rng)
+    frames = reader.frames(times)
+    if image_size is not None:
+        frames = (centre_crop(frame, image_size) for frame in frames)
+    stacked = list(frames)
+    if len({frame.shape for frame in stacked}) > 1:
+        raise MediaError(f"cannot read clip {name}: frames of several sizes")
+    return np.stack(stacked)
 
 
 def _check_window(num_frames: int, fps: float, start: float) -> None:

@@ -44,24 +44,24 @@ def write_folder(
     folder: Path, *, count: int, seed: int, callback: Callable[[int], None] = lambda done: None
 ) -> None:
     """folder/images/000/000000.png ... and, last, captions.jsonl with {"file", "caption", "scene"} a line."""
-    _claim(folder, seed=seed, kind="folder")
+    claim(folder, {"world": WORLD_VERSION, "seed": seed, "format": "folder"})
     rows = []
     for index in range(count):
         path = folder / "images" / f"{index // SHARD_SIZE:03d}" / f"{index:06d}.png"
         example = make_example(seed, index)
         if not path.is_file():
-            _write(path, example.png)
+            write_file(path, example.png)
         scene = json.loads(example.scene)
         rows.append({"file": str(path.relative_to(folder)), "caption": example.caption, "scene": scene})
         callback(index + 1)
-    _write(folder / "captions.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode())
+    write_file(folder / "captions.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode())
 
 
 def write_webdataset(
     folder: Path, *, count: int, seed: int, callback: Callable[[int], None] = lambda done: None
 ) -> None:
     """folder/shapes-000000.tar ...: 1000 samples a shard, each as .png, .txt (caption) and .json (scene)."""
-    _claim(folder, seed=seed, kind="webdataset")
+    claim(folder, {"world": WORLD_VERSION, "seed": seed, "format": "webdataset"})
     for start in range(0, count, SHARD_SIZE):
         stop = min(start + SHARD_SIZE, count)
         path = folder / f"shapes-{start // SHARD_SIZE:06d}.tar"
@@ -73,15 +73,14 @@ def write_webdataset(
         callback(stop)
 
 
-def _claim(folder: Path, *, seed: int, kind: str) -> None:
+def claim(folder: Path, wanted: dict[str, int | str]) -> None:
     """Note what the folder holds; a folder of another seed, format or world must not be continued, nor one
     of other files, whose captions.jsonl would be replaced."""
-    wanted = {"world": WORLD_VERSION, "seed": seed, "format": kind}
     path = folder / RECORD
     if not path.is_file():
         if folder.exists() and any(not entry.name.startswith(".") for entry in folder.iterdir()):
             raise UserError(f"'{folder}' holds files of another kind; choose another folder")
-        _write(path, (json.dumps(wanted) + "\n").encode())
+        write_file(path, (json.dumps(wanted) + "\n").encode())
         return
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
@@ -91,7 +90,7 @@ def _claim(folder: Path, *, seed: int, kind: str) -> None:
         raise UserError(f"'{folder}' holds other data: expected {wanted}, got {found}; choose another folder")
 
 
-def _write(path: Path, content: bytes) -> None:
+def write_file(path: Path, content: bytes) -> None:
     with atomic_file(path) as temporary:
         temporary.write_bytes(content)
 

@@ -29,22 +29,14 @@ CROP_GRID = 4  # crops start on the latent grid, as whole pictures do
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class AutoencoderRecipe:
+class CropSchedule:
     """Crops first, whole pictures at the end: group norm sees other statistics on crops than on pictures."""
 
-    block_out_channels: tuple[int, ...] = (16, 32, 64)
-    latent_channels: int = 4
-    crop_steps: int = 3_500
+    crop_steps: int
     crop_size: int = 32
-    crop_batch_size: int = 32
-    picture_steps: int = 1_000
-    picture_batch_size: int = 12
-    learning_rate: float = 2e-3
-    warmup_steps: int = 100
-    kl_weight: float = 1e-3
-    foreground_weight: float = 3.0
-    seed: int = 0
-    statistics_pictures: int = 2_000
+    crop_batch_size: int
+    picture_steps: int
+    picture_batch_size: int
 
     @property
     def total_steps(self) -> int:
@@ -52,23 +44,34 @@ class AutoencoderRecipe:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class AutoencoderRecipe:
+    """The first stage: encoder and decoder."""
+
+    block_out_channels: tuple[int, ...] = (16, 32, 64)
+    latent_channels: int = 4
+    schedule: CropSchedule = CropSchedule(
+        crop_steps=3_500, crop_batch_size=32, picture_steps=1_000, picture_batch_size=12
+    )
+    learning_rate: float = 2e-3
+    warmup_steps: int = 100
+    kl_weight: float = 1e-3
+    foreground_weight: float = 3.0
+    seed: int = 0
+    statistics_pictures: int = 2_000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class DecoderRecipe:
     """The second stage: the decoder alone, so that the latents stay what they are, mostly on small objects in
     front of large ones. They are an eighth of the scenes, and after the first stage a smear."""
 
-    crop_steps: int = 1_600
-    crop_size: int = 32
-    crop_batch_size: int = 24
-    picture_steps: int = 500
-    picture_batch_size: int = 8
+    schedule: CropSchedule = CropSchedule(
+        crop_steps=1_600, crop_batch_size=24, picture_steps=500, picture_batch_size=8
+    )
     interaction_share: float = 0.7
     learning_rate: float = 1e-3
     warmup_steps: int = 50
     seed: int = 1
-
-    @property
-    def total_steps(self) -> int:
-        return self.crop_steps + self.picture_steps
 
 
 def build(recipe: AutoencoderRecipe) -> AutoencoderKL:
@@ -114,14 +117,15 @@ def draw_scene(recipe: AutoencoderRecipe | DecoderRecipe, rng: np.random.Generat
 
 def batch(recipe: AutoencoderRecipe | DecoderRecipe, step: int) -> Tensor:
     """Pictures of step `step`, (B, 3, H, W) in [-1, 1]: a function of (seed, step) alone."""
-    on_crops = step < recipe.crop_steps
-    size = recipe.crop_batch_size if on_crops else recipe.picture_batch_size
+    schedule = recipe.schedule
+    on_crops = step < schedule.crop_steps
+    size = schedule.crop_batch_size if on_crops else schedule.picture_batch_size
     pictures = []
     for i in range(size):
         rng = scene_rng(recipe.seed, step * 1024 + i)
         scene = draw_scene(recipe, rng)
         picture = render(scene)
-        pictures.append(crop(picture, scene, recipe.crop_size, rng) if on_crops else picture)
+        pictures.append(crop(picture, scene, schedule.crop_size, rng) if on_crops else picture)
     return to_unit_range(np.stack(pictures))
 
 
@@ -206,7 +210,7 @@ def train_whole(vae: AutoencoderKL, recipe: AutoencoderRecipe, out: Path, *, res
     state = StepState(out, vae, optimizer, config=asdict(recipe), resume=resume)
     for step in _steps(recipe, state, "autoencoder"):
         images = batch(recipe, step)
-        if step == recipe.crop_steps:
+        if step == recipe.schedule.crop_steps:
             state.note("whole pictures from here")
         state.update(loss(vae, images, recipe.seed + step, recipe), batch_size=len(images))
 
@@ -231,7 +235,7 @@ def train_decoder(
 def _steps(recipe: AutoencoderRecipe | DecoderRecipe, state: StepState, title: str) -> Iterator[int]:
     return training_steps(
         state,
-        total_steps=recipe.total_steps,
+        total_steps=recipe.schedule.total_steps,
         warmup_steps=recipe.warmup_steps,
         learning_rate=recipe.learning_rate,
         title=title,

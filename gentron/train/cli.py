@@ -34,7 +34,8 @@ def t2i(
         str, typer.Option(help="mini, mini_stage2, mini_stage3, xl2_256, xl2_512, g2_256, g2_512.")
     ] = "mini",
     data: Annotated[
-        str, typer.Option(help="shapes, or a folder of captioned pictures or WebDataset shards.")
+        str,
+        typer.Option(help="shapes, or captioned pictures: a folder, shards, Parquet, a listing, hf:NAME."),
     ] = "shapes",
     out: Out = Path("runs/mini"),
     resume: ResumeOption = Resume.NEVER,
@@ -52,7 +53,7 @@ def t2i(
     from rich.console import Console
 
     from gentron.allocator import keep_freed_memory
-    from gentron.pipeline import usable_device
+    from gentron.device import usable_device
     from gentron.train import parts
     from gentron.train import t2i as training
 
@@ -78,11 +79,14 @@ def t2i(
 @app.command()
 def t2v(
     recipe: Annotated[str, typer.Option(help="mini_t2v, xl2_t2v, g2_t2v.")] = "mini_t2v",
-    data: Annotated[str, typer.Option(help="shapes.")] = "shapes",
+    data: Annotated[
+        str,
+        typer.Option(help="shapes, or captioned clips: a folder, shards, Parquet, a listing, hf:NAME."),
+    ] = "shapes",
     joint: Annotated[
         str | None,
         typer.Option(
-            help="Pictures of the motion-free steps: shapes, or a folder as for t2i. Left out: shapes with "
+            help="Pictures of the motion-free steps: shapes, or files as for t2i. Left out: shapes with "
             "--data shapes, else clips frame by frame."
         ),
     ] = None,
@@ -111,7 +115,7 @@ def t2v(
     from rich.console import Console
 
     from gentron.allocator import keep_freed_memory
-    from gentron.pipeline import usable_device
+    from gentron.device import usable_device
     from gentron.train import t2v as training
 
     keep_freed_memory()

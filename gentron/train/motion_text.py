@@ -249,7 +249,7 @@ def train(
     """Teach both encoders of the folder `initial`; writes out/t5 and out/clip. Returns them with their
     readers, by name."""
     recipe = recipe or MotionTextRecipe()
-    start_run(out, asdict(recipe) | {"initial": str(initial)}, resume=resume)
+    start_run(out, {**asdict(recipe), "initial": str(initial)}, resume=resume)
     taught = {}
     for name, encoder in load_encoders(initial):
         taught[name] = teach(encoder, out / f"{name}_run", begin=name == "clip", recipe=recipe, resume=resume)

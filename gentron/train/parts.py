@@ -158,6 +158,11 @@ def encoding_bar(console: Console, total: int) -> Iterator[Callable[[int], None]
         yield lambda done: bar.update(row, completed=done)
 
 
+def reporter(console: Console) -> Callable[[str], None]:
+    """Prints a line as it is; prompts and file names are no markup."""
+    return lambda line: console.print(line, highlight=False, markup=False)
+
+
 def check_shapes_size(recipe: TrainRecipe) -> None:
     """UserError unless the recipe's pictures have the built-in world's size."""
     if recipe.image_size != CANVAS:
@@ -169,14 +174,15 @@ def check_shapes_size(recipe: TrainRecipe) -> None:
 def picture_source(
     data: str, recipe: TrainRecipe, autoencoder: Autoencoder, *, seed: int, cache_dir: Path, console: Console
 ) -> DataSource:
-    """ "shapes", or a folder of pictures with captions."""
+    """ "shapes", or what data.samples.list_samples reads: folders, shards, tables, hf:NAME."""
     if data != "shapes":
         return FolderSource(
-            Path(data),
+            data,
             encode=encoder_of(autoencoder),
             image_size=recipe.image_size,
             seed=seed,
             validation_size=recipe.validation_size,
+            report=reporter(console),
         )
     check_shapes_size(recipe)
     with encoding_bar(console, recipe.pool_size) as on_progress:

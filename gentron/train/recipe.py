@@ -41,6 +41,11 @@ class VideoRecipe:
     clean_first_frame: float = 0.4
     """Of these, the share whose first frame has timestep 0 and no loss; the rest have u * t, u uniform."""
 
+    short_clips_until: int = 0
+    """Steps that begin before this sample take the first `short_clip_frames` frames of their clips, and every
+    first frame of `first_frame_share` is clean: with less to work out, the text reaches the motion sooner."""
+    short_clip_frames: int = 4
+
     temporal_learning_rate: float
     """Of the temporal weights; the recipe's learning_rate is that of all others."""
     temporal_only: bool = False
@@ -65,6 +70,11 @@ class VideoRecipe:
                 raise ValueError(f"{name} must be in [0, 1], got {value}")
         if not self.temporal_learning_rate > 0:
             raise ValueError(f"temporal_learning_rate must be > 0, got {self.temporal_learning_rate}")
+        if self.short_clips_until < 0 or self.short_clip_frames < 2:
+            raise ValueError(
+                "short_clips_until must be >= 0 and short_clip_frames >= 2, "
+                f"got {self.short_clips_until} and {self.short_clip_frames}"
+            )
         if not (math.isfinite(self.motion_guidance_scale) and self.motion_guidance_scale >= 0):
             raise ValueError(
                 f"motion_guidance_scale must be a finite number >= 0, got {self.motion_guidance_scale}"

@@ -8,7 +8,7 @@ there are none, clips under the identity mask), else it takes clips.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -22,8 +22,8 @@ from gentron.autoencoder import Autoencoder
 from gentron.bundled import bundled_mini
 from gentron.checkpoint import load_model, load_t2i, read_config
 from gentron.data import Batch, DataSource, Stream, keyed_rng
+from gentron.data.folder import ClipSource
 from gentron.data.shapes_clips import ShapesClips
-from gentron.data.source import ClipSource
 from gentron.errors import UserError
 from gentron.model import GenTron, GenTronConfig, is_temporal
 from gentron.text import PromptEmbeds, TextEncoders
@@ -37,6 +37,7 @@ from gentron.train.parts import (
     export,
     load_frozen_parts,
     picture_source,
+    reporter,
     schedule_of,
     weights_hash,
 )
@@ -80,10 +81,31 @@ def is_motion_free(video: VideoRecipe, *, seed: int, step: int) -> bool:
     return bool(keyed_rng(seed, step, Stream.MOTION_FREE).random() < video.p_motion_free)
 
 
+class ClipStep(NamedTuple):
+    """How a step takes its clips."""
+
+    video: VideoRecipe
+    num_frames: int
+
+
+def clip_step(video: VideoRecipe, num_frames: int, *, step_start: int, motion_free: bool) -> ClipStep:
+    """For the step whose first sample is `step_start`, of clips of `num_frames` frames.
+
+    Short clips come with clean first frames alone; motion-free ones without: frame by frame it says nothing.
+    """
+    if step_start < video.short_clips_until:
+        video = replace(video, clean_first_frame=1.0)
+        num_frames = min(num_frames, video.short_clip_frames)
+    if motion_free:
+        video = replace(video, first_frame_share=0.0, first_frame_share_end=None)
+    return ClipStep(video, num_frames)
+
+
 def text_to_video(
     recipe: TrainRecipe,
     *,
-    clips: ClipSource,
+    clips: DataSource,
+    swapped_captions: Sequence[str],
     pictures: DataSource | None,
     text_encoders: TextEncoders,
     autoencoder: Autoencoder,
@@ -93,6 +115,7 @@ def text_to_video(
 ) -> Task[GenTron, ClipBatch]:
     """The second task: a sample is a clip, or the pictures that a motion-free step takes in its place.
 
+    swapped_captions: of the held-back clips, wrong about what they show; a clip's own where there is none.
     pictures: None where the recipe is not joint.
     """
     video = recipe.video
@@ -101,29 +124,38 @@ def text_to_video(
     weights = loss_weights(recipe, schedule).to(device)
     clip_shape = tuple(clips.held_back().latents.shape[1:])
     validate = make_validation(
-        recipe, clips=clips, pictures=pictures, text_encoders=text_encoders, seed=seed, device=device
+        recipe,
+        clips=clips.held_back(),
+        swapped_captions=swapped_captions,
+        pictures=None if pictures is None else pictures.held_back(),
+        text_encoders=text_encoders,
+        seed=seed,
+        device=device,
     )
     sampled = sample_set(text_encoders, clip_shape, recipe, seed=seed, device=device)
     pictures_a_sample = video.joint_batch_size // recipe.global_batch_size
 
     def prepare(global_indices: range) -> Prepared[ClipBatch]:
-        motion_free = is_motion_free(video, seed=seed, step=global_indices.start // recipe.global_batch_size)
+        step = global_indices.start // recipe.global_batch_size
+        motion_free = is_motion_free(video, seed=seed, step=step)
         if motion_free and pictures is not None:
             return joint_pictures(pictures, global_indices)
+        step_start = step * recipe.global_batch_size
+        now = clip_step(video, clip_shape[0], step_start=step_start, motion_free=motion_free)
         batch = clips.batch(global_indices)
         drawn = draw_clips(
             recipe,
-            replace(video, first_frame_share=0.0, first_frame_share_end=None) if motion_free else video,
+            now.video,
             seed=seed,
             global_indices=global_indices,
-            shape=clip_shape,
+            shape=(now.num_frames, *clip_shape[1:]),
             num_timesteps=schedule.num_train_timesteps,
         )
         timesteps = drawn.timesteps
         if bool((timesteps == timesteps[:, :1]).all()):
             timesteps = timesteps[:, 0]  # the modulation is then computed once a clip
         ready = ClipBatch(
-            batch.latents.to(device),
+            batch.latents[:, : now.num_frames].to(device),
             drawn.noise.to(device),
             timesteps.to(device),
             drawn.has_loss.to(device),
@@ -201,8 +233,9 @@ def _with_frozen(model: GenTron, video: VideoRecipe) -> GenTron:
 def make_validation(
     recipe: TrainRecipe,
     *,
-    clips: ClipSource,
-    pictures: DataSource | None,
+    clips: Batch,
+    swapped_captions: Sequence[str],
+    pictures: Batch | None,
     text_encoders: TextEncoders,
     seed: int,
     device: torch.device,
@@ -215,21 +248,22 @@ def make_validation(
     schedule = schedule_of(recipe)
     middle = middle_timesteps(schedule)
     options = {"seed": seed, "device": device}
-    held_back, swapped = clips.held_back(), clips.swapped_captions()
-    of_clips = validation_set(held_back, text_encoders, middle, **options)
+    of_clips = validation_set(clips, text_encoders, middle, **options)
     of_pictures = of_clips
     if pictures is not None:
-        of_pictures = validation_set(pictures.held_back(), text_encoders, middle, **options)
+        of_pictures = validation_set(pictures, text_encoders, middle, **options)
         of_pictures = of_pictures._replace(
             latents=of_pictures.latents[:, None], noise=of_pictures.noise[:, :, None]
         )
-    moving = [i for i, caption in enumerate(held_back.captions) if caption != swapped[i]]
+    moving = [i for i, caption in enumerate(clips.captions) if caption != swapped_captions[i]]
     right: ValidationSet | None = None
     wrong: ValidationSet | None = None
     if moving:
-        batch = Batch(held_back.latents[moving], [held_back.captions[i] for i in moving])
+        batch = Batch(clips.latents[moving], [clips.captions[i] for i in moving])
         right = validation_set(batch, text_encoders, (*middle, *SWAP_TIMESTEPS), **options)
-        wrong = right._replace(prompt_embeds=encoded(text_encoders, [swapped[i] for i in moving], device))
+        wrong = right._replace(
+            prompt_embeds=encoded(text_encoders, [swapped_captions[i] for i in moving], device)
+        )
 
     def losses(model: GenTron, fixed: ValidationSet, *, motion_free: bool = False, clean: bool = False):  # noqa: ANN202
         predict: Predict = lambda noisy, t, text: model(noisy, t, text, motion_free=motion_free)  # noqa: E731
@@ -289,9 +323,9 @@ def starting_from(folder: Path) -> Callable[[GenTronConfig], GenTron]:
     return build
 
 
-def clip_source(
+def shapes_clips(
     recipe: TrainRecipe, autoencoder: Autoencoder, *, seed: int, cache_dir: Path, console: Console
-) -> ClipSource:
+) -> ShapesClips:
     """Clips of the built-in world."""
     video, temporal = recipe.video, recipe.model.temporal
     assert video is not None and temporal is not None
@@ -310,6 +344,39 @@ def clip_source(
         )
 
 
+class ClipsAndSwaps(NamedTuple):
+    """A source of clips, and for each of its held-back clips a caption that is wrong about it."""
+
+    clips: DataSource
+    swapped_captions: list[str]
+
+
+def clip_source(
+    data: str, recipe: TrainRecipe, autoencoder: Autoencoder, *, seed: int, cache_dir: Path, console: Console
+) -> ClipsAndSwaps:
+    """ "shapes", or what data.samples.list_samples reads: folders, shards, tables, hf:NAME.
+
+    Captions of files cannot be turned round: a held-back clip then gets its neighbour's.
+    """
+    if data == "shapes":
+        made = shapes_clips(recipe, autoencoder, seed=seed, cache_dir=cache_dir, console=console)
+        return ClipsAndSwaps(made, made.swapped_captions())
+    temporal = recipe.model.temporal
+    assert temporal is not None
+    clips = ClipSource(
+        data,
+        encode=encoder_of(autoencoder),
+        image_size=recipe.image_size,
+        num_frames=temporal.num_frames,
+        fps=temporal.fps,
+        seed=seed,
+        validation_size=recipe.validation_size,
+        report=reporter(console),
+    )
+    captions = clips.held_back().captions
+    return ClipsAndSwaps(clips, captions[1:] + captions[:1])
+
+
 def run(
     recipe: TrainRecipe,
     *,
@@ -326,7 +393,7 @@ def run(
 ) -> Path:
     """Train and write `out/model`, a checkpoint folder with the averaged weights in fp16.
 
-    joint: "shapes" or a folder of pictures; None makes motion-free steps take clips.
+    data, joint: "shapes", or files of clips and of pictures; without joint motion-free steps take clips.
     """
     assert recipe.video is not None
     recipe = replace(recipe, video=replace(recipe.video, joint=joint is not None))
@@ -334,13 +401,14 @@ def run(
     check_run_folder(out, resume=resume)  # before anything that takes time
     autoencoder, text_encoders = load_frozen_parts(recipe, device)
     where = {"seed": seed, "cache_dir": cache_dir, "console": console}
-    if data != "shapes":
-        raise UserError(f"--data must be shapes, got {data!r}")
-    clips = clip_source(recipe, autoencoder, **where)
+    clips, swapped_captions = clip_source(data, recipe, autoencoder, **where)
     pictures = None if joint is None else picture_source(joint, recipe, autoencoder, **where)
+    for line in clips.held_back().unreadable:
+        reporter(console)(f"skipped: {line}")
     task = text_to_video(
         recipe,
         clips=clips,
+        swapped_captions=swapped_captions,
         pictures=pictures,
         text_encoders=text_encoders,
         autoencoder=autoencoder,

@@ -8,7 +8,14 @@ import pytest
 import yaml
 
 from bench.jobs.compbench import build_scorers
-from bench.prompts.protocol import ShapesConfig, load_protocol, protocol_names, protocols_folder, read_config
+from bench.prompts.protocol import (
+    MotionConfig,
+    ShapesConfig,
+    load_protocol,
+    protocol_names,
+    protocols_folder,
+    read_config,
+)
 from bench.prompts.shapes import TESTED
 from bench.report.summary import reference
 from bench.scorers import SCORERS, Context
@@ -16,6 +23,7 @@ from gentron.errors import UserError
 
 PUBLISHED = {
     "compbench-shapes_v1": "bd3009d78f11707ba9d5f2f76dfd12932a11d664b7da6f426e20f68b5a89cff8",
+    "motion-shapes_v1": "1a867e56874fadb56109e086a9d0b94b73c2aabf51e9000dfaad878d02728cb4",
     "t2i-compbench-plus_2025-01": "dff9a67c56c32b1c562369930943d1530e92d6eaee62c01ccdb4119781c1b164",
     "t2i-compbench_2023-11": "b559cb57defcf06994f1e771a39b443b2156458d758ba99e9b3f119b6e619a48",
     "t2i-compbench_2024-02": "152fb5ff6701b45277508204ef1350c0afef38da1af5a7c875f8083aa935b5b7",
@@ -61,7 +69,8 @@ def test_reference_run_is_of_the_full_protocol(name: str) -> None:
     if result is None:
         pytest.skip("no reference run is committed yet")
     assert result.limit is None and result.suite == "all" and result.counts.missing == 0
-    assert [m.category for m in result.metrics] == list(config.categories)
+    measures = ["appearance", "persistence"] if isinstance(config, MotionConfig) else []
+    assert [m.category for m in result.metrics] == [*config.categories, *measures]
 
 
 def write_protocol(folder: Path, **changes: object) -> None:
@@ -76,6 +85,7 @@ def write_protocol(folder: Path, **changes: object) -> None:
         ({"seed": "one"}, "seed must be an integer"),
         ({"suites": {"all": ["colour"]}}, "unknown category 'colour'"),
         ({"resize": "bicubic"}, "resize must be one of"),
+        ({"kind": "shapes-sound"}, "unknown kind 'shapes-sound'; known: shapes-motion, prompt-sets"),
     ],
 )
 def test_wrong_field_is_named(tmp_path: Path, changes: dict[str, object], message: str) -> None:

@@ -15,8 +15,10 @@ import typer
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from gentron.cli import app, make_grid
+from gentron.cli import app
 from gentron.console import make_app, one_line
+from gentron.media import Sample
+from gentron.sample_output import make_grid
 
 PROMPT = "a red circle and a blue square"
 
@@ -174,11 +176,14 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(
 
 def test_grids_fill_in_reading_order() -> None:
     pictures = [Image.new("RGB", (2, 1), (k, 0, 0)) for k in range(5)]
-    grid = np.asarray(make_grid(pictures))
+    grid = np.asarray(make_grid([Sample((picture,)) for picture in pictures]))
     line, width, height = 2, 2, 1
     assert grid.shape == (2 * height + line, 3 * width + 2 * line, 3)
     assert grid[:: height + line, :: width + line, 0].tolist() == [[0, 1, 2], [3, 4, 128]]
     assert (grid[1:3] == 128).all()
+    clips = [Sample(tuple(pictures[k : k + 2]), 4.0) for k in (0, 2)]
+    grid = np.asarray(make_grid(clips, columns=1))  # a row a clip, whatever is asked
+    assert grid[:: height + line, :: width + line, 0].tolist() == [[0, 1], [2, 3]]
 
 
 # ---- models, data, help ------------------------------------------------------------------------------------
@@ -188,13 +193,15 @@ def test_models_prints_the_papers_counts() -> None:
     result = gentron("models")
     assert result.exit_code == 0, result.output
     lines = [line.split() for line in result.stdout.splitlines() if line.strip()]
-    begin = next(index for index, line in enumerate(lines) if "mini-t2v" in line)  # the video models
-    rows, video_rows = ({line[0]: line for line in part} for part in (lines[:begin], lines[begin:]))
-    assert rows["total"][-2:] == ["927.7M", "3081.5M"]
-    assert rows["paper"][-2:] == ["930.0M", "3083.8M"]
-    assert "cross-attention" in rows and "adaLN" in rows and "temporal" not in rows
-    assert video_rows["temporal"][-2:] == ["148.8M", "531.9M"]
-    assert video_rows["total"][-2:] == ["1076.5M", "3613.5M"] and "paper" not in video_rows
+    rows = {line[0]: line for line in lines if line[0] != "total"}
+    assert rows["xl2"][1:] == "28 1152 4608 16 927.7M 28/1152/4608 930.0M -0.24 %".split()
+    assert rows["g2"][1:] == "48 1664 6656 16 3081.5M 48/1664/6656 3083.8M -0.07 %".split()
+    assert rows["xl2-clip-adaln"][5:] == ["675.9M", "28/1152/4608"]
+    assert rows["xl2-t2v"][5] == "1076.5M" and rows["g2-t2v"][5] == "3613.5M"
+    assert rows["temporal"][-2:] == ["148.8M", "531.9M"]
+    assert rows["DiT-XL/2"][5:] == "675.1M 675.0M +0.02 %".split()
+    assert "927.7M" in " ".join(word for line in lines if line[0] == "total" for word in line)
+    assert "cross-attention" in rows and "adaLN" in rows
 
 
 def test_shapes_as_a_folder_grow_and_keep_their_seed(tmp_path: Path) -> None:

@@ -169,7 +169,7 @@ def test_damaged_and_odd_files_raise_one_error_with_their_name(tmp_path: Path) -
         "short.mp4": "shorter than asked: 8 frames at 4 fps from 0 s on, got 0.125 s with 3 frames",
         "empty.mp4": "Invalid data",
         "text.mp4": "Invalid data",
-        "frames": "shorter than asked",
+        "frames": "no frame",
         "broken.webp": "",
         "missing.mp4": "No such file",
     }

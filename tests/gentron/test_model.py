@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import gentron.model
+from gentron.checkpointing import CheckpointPolicy
 from gentron.layers import (
     CrossAttention,
     PromptTokens,
@@ -146,9 +147,11 @@ def test_gradients_reach_every_weight(config: GenTronConfig) -> None:
         assert rows.all(), f"{name} has weights without a gradient"
 
 
-def test_gradient_checkpointing_changes_no_gradient() -> None:
+@pytest.mark.parametrize("policy", ["selective", "full"])
+def test_gradient_checkpointing_changes_no_gradient(policy: CheckpointPolicy) -> None:
     gradients = []
-    for checkpointing in (False, True):
+    policies: tuple[CheckpointPolicy, ...] = ("none", policy)
+    for checkpointing in policies:
         model = random_model()
         model.gradient_checkpointing = checkpointing
         model(random_latents(), TIMESTEPS, random_prompts()).square().sum().backward()

@@ -12,17 +12,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL.Image import Image
 
 from gentron.errors import UserError
+from gentron.media import Sample
 from gentron.pipeline import (
     GenTronPipeline,
     KeyedNoise,
-    images_per_pass,
     open_pipeline,
     prompts_per_pass,
+    samples_per_pass,
     to_pil,
-    usable_device,
 )
 from gentron.samplers import SAMPLERS
 from tests.tiny import IMAGE_SIZE, TINY_MODEL
@@ -41,8 +40,8 @@ def reference(pipeline: GenTronPipeline) -> list[np.ndarray]:
     return arrays(pipeline(PROMPTS, seeds=SEEDS))
 
 
-def arrays(images: list[Image]) -> list[np.ndarray]:
-    return [np.asarray(image) for image in images]
+def arrays(samples: list[Sample]) -> list[np.ndarray]:
+    return [np.asarray(sample.image) for sample in samples]
 
 
 def same(first: list[np.ndarray], second: list[np.ndarray]) -> bool:
@@ -127,8 +126,8 @@ def test_accelerations_change_at_most_the_last_level(
 
 @pytest.mark.parametrize("sampler", sorted(SAMPLERS))
 def test_every_sampler_draws(pipeline: GenTronPipeline, sampler: str) -> None:
-    (image,) = pipeline(["a red circle"], seeds=[0], sampler=sampler, num_inference_steps=3)
-    assert image.size == (IMAGE_SIZE, IMAGE_SIZE)
+    (sample,) = pipeline(["a red circle"], seeds=[0], sampler=sampler, num_inference_steps=3)
+    assert sample.image.size == (IMAGE_SIZE, IMAGE_SIZE)
 
 
 def test_guidance_one_ignores_the_negative_prompt(pipeline: GenTronPipeline) -> None:
@@ -151,8 +150,8 @@ def test_guidance_interval_reaches_the_denoiser(pipeline: GenTronPipeline) -> No
 
 
 def test_other_picture_sizes(pipeline: GenTronPipeline) -> None:
-    (image,) = pipeline(["a red circle"], seeds=[0], height=16, width=48)
-    assert image.size == (48, 16)
+    (sample,) = pipeline(["a red circle"], seeds=[0], height=16, width=48)
+    assert sample.image.size == (48, 16)
 
 
 def test_progress_counts_images(pipeline: GenTronPipeline) -> None:
@@ -163,7 +162,7 @@ def test_progress_counts_images(pipeline: GenTronPipeline) -> None:
 
 def test_stream_hands_out_each_pass_when_it_is_done(pipeline: GenTronPipeline) -> None:
     seen: list[float] = []
-    stream: Iterator[Image] = pipeline.stream(PROMPTS[:9], seeds=SEEDS[:9], callback=seen.append)
+    stream: Iterator[Sample] = pipeline.stream(PROMPTS[:9], seeds=SEEDS[:9], callback=seen.append)
     next(stream)
     assert seen[-1] == 8
     assert len(list(stream)) == 8
@@ -224,12 +223,6 @@ def test_a_checkpoint_without_its_autoencoder(tiny_checkpoint: Path, tmp_path: P
         GenTronPipeline.from_pretrained(copy)
 
 
-def test_an_unusable_device_is_one_line() -> None:
-    with pytest.raises(UserError, match="cannot use the device"):
-        usable_device("nonsense")
-    assert usable_device("cpu") == torch.device("cpu")
-
-
 # ---- untrained models --------------------------------------------------------------------------------------
 
 
@@ -273,6 +266,6 @@ def test_pictures_are_rounded_and_clamped() -> None:
 
 def test_passes_have_a_fixed_size() -> None:
     cpu, gpu = torch.device("cpu"), torch.device("cuda")
-    assert [images_per_pass(cpu, tokens, 3) for tokens in (16, 100, 128, 256)] == [8, 1, 1, 1]
-    assert [images_per_pass(gpu, 256, size) for size in (None, 3)] == [16, 3]
+    assert [samples_per_pass(cpu, tokens, 3) for tokens in (16, 100, 128, 256)] == [8, 1, 1, 1]
+    assert [samples_per_pass(gpu, 256, size) for size in (None, 3)] == [16, 3]
     assert [prompts_per_pass(cpu, length) for length in (16, 48, 120, 512)] == [8, 2, 1, 1]

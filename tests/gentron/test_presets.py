@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from gentron.config import from_dict, to_dict
+from gentron.dit import class_conditional_report
 from gentron.model import GenTronConfig, parameter_report
 from gentron.presets import PRESETS, paper_parameters, preset_of
 
@@ -39,6 +40,35 @@ def test_a_config_the_paper_does_not_have_is_shown_without_its_count() -> None:
     config = from_dict(GenTronConfig, to_dict(PRESETS["xl2"]()) | {"t5_width": None})
     total = parameter_report(config, paper_parameters=paper_parameters(config))[-1]
     assert total.paper_parameters is None and total.difference_percent is None
+
+
+@pytest.mark.parametrize(
+    ("name", "encoders", "attends", "text_parameters"),
+    [
+        ("xl2-clip-adaln", ("clip",), None, 0),
+        ("xl2-clip", ("clip",), "clip", 768 * 769 + 28 * (2 * 1152 * 1153 + 2 * 1152 * 769)),
+        ("xl2-t5", ("t5",), "t5", 4096 * 4097 + 28 * (2 * 1152 * 1153 + 2 * 1152 * 4097) + 768 * 4097),
+    ],
+)
+def test_the_ablation_is_xl_2_with_one_encoder(
+    name: str, encoders: tuple[str, ...], attends: str | None, text_parameters: int
+) -> None:
+    """text_parameters: adapter, cross-attention and T5's pooled projection, beside the DiT-like core."""
+    config, xl = PRESETS[name](), PRESETS["xl2"]()
+    assert config.encoders == encoders
+    assert {config.encoder_of_block(k) for k in range(config.depth)} == {attends}
+    assert (config.depth, config.hidden_size, config.num_heads) == (xl.depth, xl.hidden_size, xl.num_heads)
+    # the class-conditional DiT, less its classes, variance and positions, plus the pooled text
+    core = class_conditional_report(config)[-1].parameters - 1001 * 1152 - 16 * 1153 - 256 * 1152
+    core += 768 * 1152 + 1152 + 1152 * 1153
+    assert parameter_report(config)[-1].parameters == core + text_parameters
+
+
+@pytest.mark.parametrize(("name", "published"), [("s2", 33e6), ("b2", 130e6), ("l2", 458e6), ("xl2", 675e6)])
+def test_the_same_report_counts_the_class_conditional_dit(name: str, published: float) -> None:
+    total = class_conditional_report(PRESETS[name]())[-1]
+    assert total.paper_parameters == published
+    assert total.parameters == pytest.approx(published, rel=0.004)  # the paper gives whole millions
 
 
 @pytest.mark.parametrize(

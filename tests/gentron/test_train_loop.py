@@ -114,7 +114,17 @@ def test_killed_run_resumes_bit_for_bit(
     out = tmp_path / "killed"
     # in a step after the first checkpoint, then while the second file of a checkpoint is being written
     for where, count in (("loop.update_ema", 7), ("state._save_tensors", 2)):
-        command = [sys.executable, "-m", "tests.tiny_recipe", out, tiny_checkpoint, cache, where, count]
+        command = [
+            sys.executable,
+            "-m",
+            "tests.tiny_recipe",
+            "t2i",
+            out,
+            tiny_checkpoint,
+            cache,
+            where,
+            count,
+        ]
         killed = subprocess.run([str(word) for word in command], cwd=ROOT, capture_output=True, timeout=300)
         assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()[-2000:]
     assert [p.name for p in state.list_checkpoints(out)] == ["000000000032"]

@@ -25,20 +25,18 @@ from gentron.text import TextEncoders
 from gentron.train import autoencoder as autoencoder_training
 from gentron.train import steps
 from gentron.train import text as text_training
-from gentron.train.autoencoder import AutoencoderRecipe, DecoderRecipe
+from gentron.train.autoencoder import AutoencoderRecipe, CropSchedule, DecoderRecipe
 from gentron.train.text import TextRecipe
 
 AUTOENCODER = AutoencoderRecipe(
     block_out_channels=(8, 8, 16),
-    crop_steps=2,
-    crop_batch_size=2,
-    picture_steps=2,
-    picture_batch_size=2,
+    schedule=CropSchedule(crop_steps=2, crop_batch_size=2, picture_steps=2, picture_batch_size=2),
     warmup_steps=1,
     statistics_pictures=50,
 )
 DECODER = DecoderRecipe(
-    crop_steps=2, crop_batch_size=2, picture_steps=1, picture_batch_size=2, warmup_steps=1
+    schedule=CropSchedule(crop_steps=2, crop_batch_size=2, picture_steps=1, picture_batch_size=2),
+    warmup_steps=1,
 )
 TEXT = TextRecipe(
     width=32,
@@ -311,7 +309,8 @@ def test_the_autoencoder_loads_with_its_scale(trained: Path) -> None:
     assert list(vae.config.latents_mean) == statistics["latents_mean"]
     loaded = Autoencoder.from_pretrained(folder)
     assert (loaded.downscale, loaded.latent_channels) == (4, 4)
-    images = autoencoder_training.batch(replace(AUTOENCODER, picture_batch_size=32), 2)
+    schedule = replace(AUTOENCODER.schedule, picture_batch_size=32)
+    images = autoencoder_training.batch(replace(AUTOENCODER, schedule=schedule), 2)
     latents = loaded.encode(images)
     assert latents.shape == (32, 4, 16, 16) and loaded.decode(latents[:1]).shape == (1, 3, 64, 64)
     assert latents.mean((0, 2, 3)).abs().max() < 0.3
@@ -338,7 +337,7 @@ def test_batches_depend_on_seed_and_step_alone() -> None:
         assert first.shape == (2, 3, 32, 32)
         assert torch.equal(first, autoencoder_training.batch(recipe, 1))
         assert not torch.equal(first, autoencoder_training.batch(recipe, 0))
-    assert autoencoder_training.batch(AUTOENCODER, AUTOENCODER.crop_steps).shape == (2, 3, 64, 64)
+    assert autoencoder_training.batch(AUTOENCODER, AUTOENCODER.schedule.crop_steps).shape == (2, 3, 64, 64)
 
 
 def test_nothing_heavy_is_imported_before_torchvision_is_prepared() -> None:

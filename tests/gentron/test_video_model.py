@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from gentron.checkpointing import CheckpointPolicy
 from gentron.layers import TempSelfAttn, frame_positions
 from gentron.model import GenTron, GenTronConfig, TemporalConfig, is_temporal
 from gentron.text import PromptEmbeds
@@ -186,9 +187,11 @@ def test_gradients_reach_the_output_projections_at_the_start_and_motion_free_ste
     assert layer.qk.weight.grad is None and layer.v.weight.grad is not None
 
 
-def test_gradient_checkpointing_changes_no_gradient() -> None:
+@pytest.mark.parametrize("policy", ["selective", "full"])
+def test_gradient_checkpointing_changes_no_gradient(policy: CheckpointPolicy) -> None:
     gradients = []
-    for checkpointing in (False, True):
+    policies: tuple[CheckpointPolicy, ...] = ("none", policy)
+    for checkpointing in policies:
         model = random_model(VIDEO)
         model.gradient_checkpointing = checkpointing
         free = torch.tensor([True, False, True])

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from bench.report.entries import Found
 from bench.results.record import ScoreLine
 from gentron.hashing import sha256
@@ -47,28 +49,31 @@ class Album:
     read: dict[Key, Picture | None] = field(default_factory=dict)
 
     def picture(self, line: ScoreLine) -> Picture | None:
-        """The picture that was scored, byte for byte, of a clip its first frame; None if it is not here."""
+        """The picture that was scored, byte for byte, of a clip its frames side by side; None if it is not
+        here."""
         key = (line.prompt_id, line.sample)
         if key not in self.read:
             self.read[key] = self._embed(line)
         return self.read[key]
 
     def _embed(self, line: ScoreLine) -> Picture | None:
-        from bench.systems.images import BadImage, read_image
+        from bench.systems.images import BadImage, side_by_side
+        from bench.systems.samples import read_frames
 
         try:
             record = self.records.get((line.prompt_id, line.sample)) or _record_by_name(line)
-            path = self._path(record.file)
-            if path is None:
+            if self.folder is None or any(self._path(each.file) is None for each in record.files):
                 raise BadImage("missing")
-            image, digest = read_image(path)
-            if record.sha256 != line.image_sha256 or digest != record.files[0].sha256:
+            if record.sha256 != line.image_sha256:
                 raise BadImage("changed since it was scored")
+            frames = [frame.pixels for frame in read_frames(self.folder, record)]
         except (BadImage, OSError, ValueError) as error:  # ValueError: an id that is no file name
             reason = str(error) if isinstance(error, BadImage) else "unreadable"
+            if reason.startswith("changed"):  # also since it was made, for it was scored then
+                reason = "changed since it was scored"
             self.trouble[reason] = self.trouble.get(reason, 0) + 1
             return None
-        return embed(image)
+        return embed(frames[0] if len(frames) == 1 else side_by_side(np.stack(frames)))
 
     def _path(self, file: str) -> Path | None:
         """Where the picture is: as the manifest says, inside the folder unless it was made elsewhere."""

@@ -71,6 +71,7 @@ class Measure:
 _FLOW = "bench.scorers.video.flow"
 _CLIP = "bench.scorers.video.clip_frames"
 _PLAIN = "bench.scorers.video.neighbours"
+_JUDGE = "bench.scorers.video.judge"
 
 
 def _of_flow(flow: str) -> dict[str, Measure]:
@@ -138,6 +139,15 @@ MEASURES: dict[str, Measure] = {
         unit="cosine",
         higher_is_better=True,
     ),
+    **{
+        f"judge_{kind}": Measure(module=_JUDGE, words=words, unit="of 1", higher_is_better=True)
+        for kind, words in (
+            ("motion", "share of clips in which every object moves as asked"),
+            ("appearance", "mean over frames of the picture judge's score"),
+            ("persistence", "share of frames in which an asked object is found"),
+            ("caption", "mean over frames of the cosine of objects seen and named"),
+        )
+    },
 }
 
 

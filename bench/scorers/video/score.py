@@ -12,7 +12,7 @@ from typing import NamedTuple
 from bench.scorers.score import SCORES, Missing, ScoreRow, read_scores_rows
 from bench.scorers.video import ClipScorer
 from bench.systems.clips import Clip, Reading, read_clip
-from bench.systems.rows import append_row
+from bench.systems.rows import append_row, merge_rows
 from gentron.errors import MediaError
 
 
@@ -108,6 +108,13 @@ def gather_clips(
             else:
                 assert scorer.needs_text and clip.text is None, f"{name} of {clip.name} was not scored"
     return Gathered(rows, missing)
+
+
+def keep_rows(folder: Path, rows: Mapping[str, Sequence[ScoreRow]]) -> None:
+    """scores.jsonl anew, in a fixed order, with the rows of other runs on these clips."""
+    known = read_scores_rows(folder)
+    known.update({(r.prompt_id, r.sample, r.sha256, r.scorer): r for group in rows.values() for r in group})
+    merge_rows(folder, SCORES, (asdict(known[key]) for key in sorted(known)))
 
 
 def _missing(clip: Clip, reason: str) -> Missing:

@@ -27,6 +27,7 @@ from bench.prompts.sets import (
     state,
 )
 from gentron.errors import UserError
+from gentron.hashing import sha256
 
 LISTS = Path(__file__).parents[4] / "shared" / "data" / "t2i-compbench"
 needs_lists = pytest.mark.skipif(not LISTS.is_dir(), reason="the official lists are not in shared/data")
@@ -40,7 +41,7 @@ def pinned(name: str, lines: list[str], *, required: bool = True, ends: str = "\
         name=name,
         url=f"https://example.org/{name}",
         num_lines=len(lines),
-        sha256=prompt_sets.hashlib.sha256(data).hexdigest(),
+        sha256=sha256(data),
         content_sha256=content_sha256(lines),
         required=required,
         needed_by="" if required else "nothing",

@@ -16,6 +16,7 @@ from bench.systems.samples import (
     MANIFEST,
     MediaFile,
     SampleRecord,
+    are_blank,
     is_made,
     manifest_row,
     media_of,
@@ -103,10 +104,9 @@ def test_a_clip_that_lost_a_frame_is_made_again(tmp_path: Path) -> None:
 
 def test_a_clip_is_blank_where_every_frame_is(tmp_path: Path) -> None:
     fade = Sample((frame(1, blank=True), frame(2)), fps=4.0)
-    assert len(read_frames(tmp_path, write_sample(fade, tmp_path, REQUEST))) == 2
+    assert not are_blank(read_frames(tmp_path, write_sample(fade, tmp_path, REQUEST)))
     black = Sample((frame(1, blank=True), frame(2, blank=True)), fps=4.0)
-    with pytest.raises(BadImage, match="blank"):
-        read_frames(tmp_path, write_sample(black, tmp_path, REQUEST))
+    assert are_blank(read_frames(tmp_path, write_sample(black, tmp_path, REQUEST)))
 
 
 def test_what_no_sample_can_be_is_refused() -> None:

@@ -194,8 +194,8 @@ def test_a_file_is_hashed_once_until_its_size_or_time_changes(
     register()
     path = put(models)
     hashed: list[Path] = []
-    real = weights._sha256
-    monkeypatch.setattr(weights, "_sha256", lambda path: hashed.append(path) or real(path))
+    real = weights.file_sha256
+    monkeypatch.setattr(weights, "file_sha256", lambda path: hashed.append(path) or real(path))
     for _ in range(3):
         locate("tiny")
     assert hashed == [path]

@@ -1,0 +1,1 @@
+"""One setting varied, all else kept: on top of the jobs, compare and the report."""
