@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -69,21 +70,10 @@ def _autoencoded(folder: Path, device: str) -> Change:
 
 
 def _clip_table(found: dict[str, ClipAccuracy], count: int) -> Table:
-    from rich.table import Table
-
     from bench.scorers.motion_accuracy import FALSE, QUESTIONS
 
     first = next(iter(found.values()))
-    table = Table(title=f"The judge on {count} clips: share of right answers", title_justify="left")
-    table.add_column("clips with")
-    table.add_column("n", justify="right")
-    for name in found:
-        table.add_column(name, justify="right")
-    for question in QUESTIONS:
-        if first.asked[question]:
-            shares = [f"{accuracy.share(question):.4f}" for accuracy in found.values()]
-            table.add_row(question, str(first.asked[question]), *shares)
-    table.add_section()
+    table = _shares(found, QUESTIONS, title=f"The judge on {count} clips", of="clips with")
     for what in FALSE:
         if what in first.false_captions:
             rates = [f"{accuracy.false_captions[what][0]:.4f}" for accuracy in found.values()]
@@ -92,23 +82,31 @@ def _clip_table(found: dict[str, ClipAccuracy], count: int) -> Table:
 
 
 def _accuracy_table(found: dict[str, Accuracy], count: int) -> Table:
-    from rich.table import Table
-
     from bench.scorers.judge_accuracy import FALSE, QUESTIONS
 
-    first = next(iter(found.values()))
-    table = Table(title=f"The judge on {count} scenes: share of right answers", title_justify="left")
-    table.add_column("question")
-    table.add_column("n", justify="right")
-    for name in found:
-        table.add_column(name, justify="right")
-    for question in QUESTIONS:
-        if first.asked[question]:
-            shares = [f"{accuracy.share(question):.4f}" for accuracy in found.values()]
-            table.add_row(question, str(first.asked[question]), *shares)
-    table.add_section()
+    table = _shares(found, QUESTIONS, title=f"The judge on {count} scenes", of="question")
     table.add_row("score of the true caption", "", *(f"{a.true_caption:.4f}" for a in found.values()))
     for what in FALSE:
         scores = [f"{a.false_captions.get(what, float('nan')):.4f}" for a in found.values()]
         table.add_row(f"score, false {what}" if what != "other scene" else "score, other scene", "", *scores)
+    return table
+
+
+def _shares(
+    found: Mapping[str, Accuracy | ClipAccuracy], questions: Sequence[str], *, title: str, of: str
+) -> Table:
+    """A row a question that was asked, a column a kind of pictures or clips; then a line."""
+    from rich.table import Table
+
+    first = next(iter(found.values()))
+    table = Table(title=f"{title}: share of right answers", title_justify="left")
+    table.add_column(of)
+    table.add_column("n", justify="right")
+    for name in found:
+        table.add_column(name, justify="right")
+    for question in questions:
+        if first.asked[question]:
+            shares = [f"{accuracy.share(question):.4f}" for accuracy in found.values()]
+            table.add_row(question, str(first.asked[question]), *shares)
+    table.add_section()
     return table
