@@ -33,9 +33,10 @@ from gentron.model import GenTron
 from gentron.model_card import last_validation
 from gentron.shapes.scene import CANVAS
 from gentron.text import TextEncoders
-from gentron.train.loop import TrainResult
+from gentron.train.loop import TrainResult, train
 from gentron.train.recipe import TrainRecipe
 from gentron.train.recipes import ALIASES, RECIPES
+from gentron.train.task import B, Task
 
 BUNDLED = "bundled"
 """In a recipe: the part inside the built-in mini checkpoint."""
@@ -293,3 +294,33 @@ def export(
     for part in parts:
         config.training["recipe"][part] = part
     return save_checkpoint(out / "model", config, result.ema.state_dict(), parts=parts, dtype=torch.float16)
+
+
+def train_and_export(
+    recipe: TrainRecipe,
+    task: Task[GenTron, B],
+    *,
+    out: Path,
+    seed: int,
+    device: torch.device,
+    resume: bool,
+    stop_at: int | None,
+    initial: Path | None,
+    origin: Mapping[str, Any] | None,
+    console: Console,
+) -> Path:
+    """The loop from its task to the model folder; arguments as of `loop.train` and `export`."""
+    result = train(
+        recipe,
+        task,
+        out=out,
+        seed=seed,
+        device=device,
+        resume=resume,
+        stop_at=stop_at,
+        initial_weights=str(initial) if initial is not None else None,
+        console=console,
+    )
+    return export(
+        recipe, result, out=out, seed=seed, device=device, data=task.data, unit=task.unit, origin=origin
+    )

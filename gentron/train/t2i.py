@@ -21,9 +21,8 @@ from gentron.errors import UserError
 from gentron.model import GenTron, GenTronConfig
 from gentron.model_card import provenance
 from gentron.text import PromptEmbeds, TextEncoders
-from gentron.train.loop import train
 from gentron.train.loss import draw, loss_weights, noisy_and_target, squared_error
-from gentron.train.parts import FileOptions, export, load_frozen_parts, picture_source, schedule_of
+from gentron.train.parts import FileOptions, load_frozen_parts, picture_source, schedule_of, train_and_export
 from gentron.train.prefetch import trim_padding
 from gentron.train.recipe import TrainRecipe
 from gentron.train.run_folder import check_run_folder
@@ -157,7 +156,7 @@ def run(
         device=device,
         build_model=build_model,
     )
-    result = train(
+    return train_and_export(
         recipe,
         task,
         out=out,
@@ -165,9 +164,7 @@ def run(
         device=device,
         resume=resume,
         stop_at=max_images,
-        initial_weights=str(initial) if initial is not None else None,
+        initial=initial,
+        origin=origin,
         console=console,
-    )
-    return export(
-        recipe, result, out=out, seed=seed, device=device, data=task.data, unit=task.unit, origin=origin
     )

@@ -31,18 +31,17 @@ from gentron.model import GenTron, GenTronConfig, is_temporal
 from gentron.model_card import provenance
 from gentron.text import PromptEmbeds, TextEncoders
 from gentron.train import parts
-from gentron.train.loop import train
 from gentron.train.loss import Draw, draw, draw_clips, frame_errors, loss_weights, noisy_and_target
 from gentron.train.parts import (
     FileOptions,
     check_shapes_size,
     encoder_of,
     encoding_bar,
-    export,
     load_frozen_parts,
     picture_source,
     reporter,
     schedule_of,
+    train_and_export,
     weights_hash,
 )
 from gentron.train.prefetch import trim_padding
@@ -434,7 +433,7 @@ def run(
         device=device,
         build_model=build_model,
     )
-    result = train(
+    return train_and_export(
         recipe,
         task,
         out=out,
@@ -442,9 +441,7 @@ def run(
         device=device,
         resume=resume,
         stop_at=max_samples,
-        initial_weights=str(initial) if initial is not None else None,
+        initial=initial,
+        origin=origin,
         console=console,
-    )
-    return export(
-        recipe, result, out=out, seed=seed, device=device, data=task.data, unit=task.unit, origin=origin
     )
