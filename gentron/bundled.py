@@ -7,7 +7,6 @@ a part is looked up, so that no model runs with a part that it was not trained w
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from importlib.resources import files
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from gentron.errors import UserError
+from gentron.hashing import file_sha256, sha256
 
 BUNDLED_MODELS = ("mini", "mini-t2v")
 HASH_DIGITS = 16
@@ -96,7 +96,5 @@ def folder_hash(folder: Path) -> str:
     By hand: (cd FOLDER && find * -type f | LC_ALL=C sort | xargs sha256sum | sha256sum).
     """
     paths = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
-    lines = [
-        f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {name}\n" for name, path in sorted(paths.items())
-    ]
-    return hashlib.sha256("".join(lines).encode()).hexdigest()[:HASH_DIGITS]
+    lines = [f"{file_sha256(path)}  {name}\n" for name, path in sorted(paths.items())]
+    return sha256("".join(lines))[:HASH_DIGITS]

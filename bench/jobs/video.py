@@ -8,7 +8,6 @@ files are the same, byte for byte, for any number of processes and wherever a ru
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -45,6 +44,7 @@ from bench.weights.files import RANDOM_NOTE
 from gentron.atomic import check_writable
 from gentron.config import to_dict
 from gentron.errors import UserError
+from gentron.hashing import sha256
 
 VIDEO_SET = "video-set"  # the protocol's name where there are no prompts
 VIDEO_SET_WORDS = "video-set: the clips of a folder, all of them, each with its prompt where one is known"
@@ -112,7 +112,7 @@ def folder_set(folder: Path, *, work: Path) -> VideoSet:
         num_clips=len(clips),
         folder=work / VIDEO_SET / f"{name}-{clips_digest(clips)}",
         protocol=VIDEO_SET,
-        protocol_sha256=hashlib.sha256(VIDEO_SET_WORDS.encode()).hexdigest(),
+        protocol_sha256=sha256(VIDEO_SET_WORDS),
         clips_per_prompt=max(clip.sample for clip in clips) + 1,
         system=SystemRecord(
             kind="folder", name=name, weights_sha256=None, untrained=False, settings={"folder": name}
@@ -222,7 +222,7 @@ def _result(
     system = replace(measured.system, settings={**measured.system.settings, **reading})
     if measured.protocol == VIDEO_SET:  # elsewhere prompts and seeds say which clips
         seen = sorted({row.sha256 for group in rows.values() for row in group})
-        digest = hashlib.sha256("".join(seen).encode()).hexdigest()
+        digest = sha256("".join(seen))
         system = replace(system, settings={**system.settings, "clips_sha256": digest})
     scored = {name: group for name, group in rows.items() if group}
     return Result(

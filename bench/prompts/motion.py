@@ -7,7 +7,6 @@ and a shape that it knows to move otherwise), so a list cut short keeps both spl
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -18,6 +17,7 @@ import numpy as np
 
 from bench.prompts import HELD_OUT, SEEN, Prompt
 from bench.prompts.shapes import read_pinned
+from gentron.hashing import sha256
 from gentron.shapes.captions import Description, ObjectDescription
 from gentron.shapes.motion import (
     DIRECTIONS,
@@ -204,5 +204,5 @@ def write(folder: Path, *, counts: dict[str, int], seed: int) -> dict[str, str]:
     for category, prompts in generate(counts, seed=seed).items():
         data = dump(prompts)
         (folder / f"{category}.jsonl").write_bytes(data)
-        digests[category] = hashlib.sha256(data).hexdigest()
+        digests[category] = sha256(data)
     return digests

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,6 +13,7 @@ from bench.set_metrics.features.extract import Picture
 from bench.systems.clips import Clip, Frames, Reading, count_frames, pixels_digest, read_clip
 from bench.systems.images import BadImage
 from gentron.errors import MediaError
+from gentron.hashing import sha256
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,4 +104,4 @@ def fewest_frames(clips: Sequence[Clip], reading: Reading) -> int | None:
 def clips_digest(clips: Sequence[Clip]) -> str:
     """Short hash of names, prompts and seeds: part of the name of the folder of their rows."""
     key = repr([(c.name, c.prompt_id, c.sample, c.seed, c.text) for c in clips])
-    return hashlib.sha256(key.encode()).hexdigest()[:8]
+    return sha256(key)[:8]

@@ -15,7 +15,7 @@ from bench.systems import Media, Request
 from bench.systems.images import BadImage, encode_png, is_blank, read_image, write_atomic
 from bench.systems.rows import read_all_rows
 from gentron.config import from_dict
-from gentron.hashing import sha256
+from gentron.hashing import file_sha256, sha256
 from gentron.media import Sample
 
 MANIFEST = "manifest.jsonl"
@@ -130,7 +130,7 @@ def is_made(folder: Path, record: SampleRecord | None, request: Request) -> bool
     if record is None or record.seed != request.seed:
         return False
     paths = [folder / each.file for each in record.files]
-    return all(path.is_file() for path in paths) and [sha256(path.read_bytes()) for path in paths] == [
+    return all(path.is_file() for path in paths) and [file_sha256(path) for path in paths] == [
         each.sha256 for each in record.files
     ]
 
