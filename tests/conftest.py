@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from gentron.torchvision_ops import prepare_torchvision
 from tests.tiny import TINY_VIDEO_MODEL, make_tiny_checkpoint
@@ -24,3 +26,12 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_video_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same of a video model."""
     return make_tiny_checkpoint(tmp_path_factory.mktemp("tiny") / "video", TINY_VIDEO_MODEL)
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Sums round otherwise on several threads: for what is compared to the bit."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

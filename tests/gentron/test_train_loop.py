@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,18 +22,12 @@ from gentron.checkpoint import load_model, read_config
 from gentron.errors import UserError
 from gentron.train import metrics, recipes, state, t2i
 from gentron.train.cli import app
+from tests.run_folders import rows, tensors
 from tests.tiny_recipe import run_tiny, tiny_recipe
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 ROOT = Path(__file__).parents[2]
-CLOCK = ("seconds", "images_per_second")
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -51,21 +44,6 @@ def finished(tiny_checkpoint: Path, cache: Path, tmp_path_factory: pytest.TempPa
     run_tiny(out, tiny_checkpoint, cache)
     torch.set_num_threads(threads)
     return out
-
-
-def rows(out: Path, kind: str | None = None) -> list[dict[str, Any]]:
-    """Rows of metrics.jsonl without what the clock says."""
-    parsed = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in row.items() if k not in CLOCK} for row in parsed if kind in (None, row["kind"])]
-
-
-def tensors(out: Path, images_seen: int) -> dict[str, Tensor]:
-    folder = state.checkpoint_folder(out, images_seen)
-    return {
-        f"{name}/{key}": value
-        for name in ("model", "ema", "optimizer")
-        for key, value in load_file(folder / f"{name}.safetensors").items()
-    }
 
 
 def assert_same_bits(left: dict[str, Tensor], right: dict[str, Tensor]) -> None:

@@ -6,7 +6,6 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,28 +26,22 @@ from gentron.errors import UserError
 from gentron.model import GenTron, is_temporal
 from gentron.shapes import clip_caption, render, render_clip, sample_clip, sample_scene, scene_rng
 from gentron.shapes.scene import DEFAULT_MIXTURE, fits_canvas
-from gentron.train import parts, recipes, state, t2v
+from gentron.train import parts, recipes, t2v
 from gentron.train.cli import app
 from gentron.train.loss import draw_clips, first_frame_share_at
 from gentron.train.optimizer import learning_rate_at, make_optimizer
 from gentron.train.recipe import TrainRecipe, VideoRecipe
 from gentron.train.task import Task
+from tests.run_folders import rows, tensors
 from tests.tiny import make_model
 from tests.tiny_recipe import run_tiny, run_tiny_video, tiny_recipe, tiny_video_recipe
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 ROOT = Path(__file__).parents[2]
-CLOCK = ("seconds", "samples_per_second")
 RECIPE = tiny_video_recipe()
 assert RECIPE.video is not None
 VIDEO: VideoRecipe = RECIPE.video
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -65,21 +58,6 @@ def finished(tiny_checkpoint: Path, cache: Path, tmp_path_factory: pytest.TempPa
     run_tiny_video(out, tiny_checkpoint, cache)
     torch.set_num_threads(threads)
     return out
-
-
-def rows(out: Path, kind: str | None = None) -> list[dict[str, Any]]:
-    """Rows of metrics.jsonl without what the clock says."""
-    parsed = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in row.items() if k not in CLOCK} for row in parsed if kind in (None, row["kind"])]
-
-
-def tensors(out: Path, samples_seen: int) -> dict[str, Tensor]:
-    folder = state.checkpoint_folder(out, samples_seen)
-    return {
-        f"{name}/{key}": value
-        for name in ("model", "ema", "optimizer")
-        for key, value in load_file(folder / f"{name}.safetensors").items()
-    }
 
 
 def changed(recipe: TrainRecipe, **changes: Any) -> TrainRecipe:

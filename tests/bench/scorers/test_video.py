@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -30,19 +29,13 @@ from gentron.shapes.motion import render_clip
 from gentron.torchvision_ops import prepare_torchvision
 from tests.parity import Compare
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 pytest.importorskip("cv2")
 prepare_torchvision()
 
 
 EVERYWHERE = [name for name in MEASURES if not name.startswith("judge_")]  # of any prompts, or of none
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
