@@ -59,6 +59,16 @@ def test_suite_chooses_categories(tmp_path: Path, perfect: Path) -> None:
     assert [m.category for m in the_result(tmp_path).metrics] == ["spatial", "non-spatial"]
 
 
+def test_a_black_picture_lowers_the_mean(tmp_path: Path) -> None:
+    """Left out of it, a model that draws nothing would score better: 1.0 over 5 instead of .833 over 6."""
+    case = Path(__file__).parents[2] / "data" / "cases" / "compbench_black_picture"
+    done = run(tmp_path, "--model", f"folder:{case}", "--suite", "color", "--allow-missing")
+    assert done.exit_code == 0, done.output
+    result = the_result(tmp_path)
+    assert (result.counts.scored, result.counts.num_blank) == (6, 1)
+    assert result.metrics[0].score.mean == pytest.approx(5 / 6)
+
+
 def test_bad_images_are_listed_and_fail_the_run(tmp_path: Path, perfect: Path) -> None:
     colors = [prompt.id for prompt in PROTOCOL.select("color", limit=3)]
     blank = PROTOCOL.select("shape", limit=3)[0].id
