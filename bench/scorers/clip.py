@@ -336,6 +336,16 @@ def without_adjectives(text: str, phrases: PhraseSource) -> str:
     return " ".join(token.text for token in phrases.parse(text).tokens if token.pos != "ADJ")
 
 
+def network_settings(model: ClipModel, located: Located, *, precision: str = "fp32") -> dict[str, Any]:
+    """What a record says of the network and of what it is shown."""
+    return {
+        "model": OPEN_CLIP_NAMES[located.id],
+        "pretrained": "random" if located.random else "openai",
+        "precision": precision,
+        "resize": f"PIL bicubic, short side {model.sizes.image_size}, centre crop",
+    }
+
+
 class ClipScorer:
     """The cosine of an image and its prompt."""
 
@@ -352,10 +362,7 @@ class ClipScorer:
             weights={located.id: located.sha256},
             random_weights=located.random,
             settings={
-                "model": OPEN_CLIP_NAMES[located.id],
-                "pretrained": "random" if located.random else "openai",
-                "precision": settings.precision,
-                "resize": f"PIL bicubic, short side {model.sizes.image_size}, centre crop",
+                **network_settings(model, located, precision=settings.precision),
                 "complex": settings.complex,
                 "phrases": None if self.phrases is None else dict(self.phrases.record),
             },

@@ -16,7 +16,15 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from bench.scorers import Context, Scored, ScorerRecord
-from bench.scorers.clip import B_32, CONTEXT_LENGTH, OPEN_CLIP_NAMES, ClipModel, cosine, load_clip, tokenize
+from bench.scorers.clip import (
+    B_32,
+    CONTEXT_LENGTH,
+    ClipModel,
+    cosine,
+    load_clip,
+    network_settings,
+    tokenize,
+)
 from bench.scorers.video import ClipScorer, OfLastClip, check_frames
 from bench.weights import locate
 
@@ -91,12 +99,7 @@ def build(names: Sequence[str], context: Context) -> dict[str, ClipScorer]:
             version=VERSION,
             weights={located.id: located.sha256},
             random_weights=located.random,
-            settings={
-                "model": OPEN_CLIP_NAMES[located.id],
-                "pretrained": "random" if located.random else "openai",
-                "precision": "fp32",
-                "resize": f"PIL bicubic, short side {model.sizes.image_size}, centre crop",
-            },
+            settings=network_settings(model, located),
         )
         if name == "clip_frames":
             made[name] = ClipFramesScorer(record, embeddings, model)
